@@ -1,0 +1,149 @@
+"""From a clean target to its occluded, noisy inputs: parameters are drawn, then rendered (Sec. 5.1).
+
+Letters: `b` rows, `k` inputs, `e` ellipses, `h`, `w`, `c` height, width and channels of an image.
+
+Arithmetic is float32 on the scale of 8-bit levels, one rounded operation after the other, so that NumPy here and
+torch in `fusion_datasets.torch` agree to the last bit on the same parameters.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion_datasets.errors import FusionDatasetsError
+from fusion_datasets.spec import SPLITS, BenchmarkSpec, EllipseLaw, Split
+
+WHITE_LEVEL = 255
+"""The 8-bit level that stands for 1."""
+
+
+class Ellipses(NamedTuple):
+    """Parameters of the ellipses that an input shows, as arrays of NumPy or of torch.
+
+    Arguments:
+        centre: Row and column of each centre, in pixels, float32 `[..., e, 2]`.
+        radius: Radius at aspect 1, in pixels, float32 `[..., e]`.
+        aspect: Squared ratio of the semi-axis along columns to the radius, float32 `[..., e]`.
+    """
+
+    centre: Any
+    radius: Any
+    aspect: Any
+
+
+class RenderedExample(NamedTuple):
+    """The inputs of one row.
+
+    Arguments:
+        inputs: uint8 `[k, h, w, c]`.
+        masks: bool `[k, h, w]`, true where the target is visible.
+    """
+
+    inputs: NDArray[np.uint8]
+    masks: NDArray[np.bool_]
+
+
+def draw_ellipses(law: EllipseLaw, generator: np.random.Generator) -> Ellipses:
+    """Draw the ellipses of one input.
+
+    Arguments:
+        law: The bounds; see `EllipseLaw` for which are included.
+        generator: Source of randomness; radii, centres and aspects are drawn in this order.
+
+    Returns:
+        Ellipses with `[e]`-shaped radius and aspect.
+    """
+    radius = generator.integers(*law.radius_px, endpoint=True, size=law.count)
+    centre = generator.integers(*law.centre_px, endpoint=True, size=(law.count, 2))
+    low, high = map(np.float32, law.aspect)
+    aspect = low + (high - low) * generator.random(law.count, dtype=np.float32)
+    # float32 may round the sum up onto the bound that the law excludes.
+    aspect = np.minimum(aspect, np.nextafter(high, low))
+    return Ellipses(centre.astype(np.float32), radius.astype(np.float32), aspect)
+
+
+def ellipse_visibility(ellipses: Ellipses, rows: Any, columns: Any) -> Any:
+    """Say which pixels lie in any of the ellipses; written once, for arrays of NumPy and of torch.
+
+    A pixel is visible if `sqrt(aspect·(row − c₀)² + (column − c₁)²/aspect) ≤ radius`. The test is taken as
+    `(column − c₁)²/aspect ≤ radius² − aspect·(row − c₀)²`: both sides are vectors, and only the comparison
+    between them touches every pixel.
+
+    Arguments:
+        ellipses: Parameters with any leading dimensions.
+        rows: Row coordinates, float32 `[h]`.
+        columns: Column coordinates, float32 `[w]`.
+
+    Returns:
+        bool `[..., h, w]`.
+    """
+    centre, radius, aspect = ellipses
+    across = (columns - centre[..., 1, None]) ** 2 / aspect[..., None]
+    room = radius[..., None] ** 2 - aspect[..., None] * (rows - centre[..., 0, None]) ** 2
+    visible = across[..., 0, None, :] <= room[..., 0, :, None]
+    for i in range(1, radius.shape[-1]):
+        visible |= across[..., i, None, :] <= room[..., i, :, None]
+    return visible
+
+
+def corrupt(
+    target: NDArray[np.uint8], spec: BenchmarkSpec, generator: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Draw one input: what the ellipses leave of the target, plus noise everywhere, clipped, in 8 bits.
+
+    Arguments:
+        target: uint8 `[h, w, c]`.
+        spec: The benchmark.
+        generator: Source of randomness; the ellipses are drawn before the noise.
+
+    Returns:
+        The input, uint8 `[h, w, c]`, and its mask, bool `[h, w]`.
+    """
+    height, width, _ = target.shape
+    ellipses = draw_ellipses(spec.ellipses, generator)
+    mask = ellipse_visibility(ellipses, np.arange(height, dtype=np.float32), np.arange(width, dtype=np.float32))
+    if not spec.noise_std:
+        return target * mask[..., None], mask
+    levels = generator.standard_normal(target.shape, dtype=np.float32)
+    levels *= np.float32(WHITE_LEVEL * spec.noise_std)
+    levels += target * mask[..., None]
+    np.rint(np.clip(levels, 0, WHITE_LEVEL, out=levels), out=levels)
+    return levels.astype(np.uint8), mask
+
+
+def example_generator(seed: int, split: Split, row: int) -> np.random.Generator:
+    """The random stream of one evaluation row, a function of nothing but its arguments.
+
+    Arguments:
+        seed: Seed of the file, ≥ 0.
+        split: The split the row belongs to.
+        row: Position within the split, ≥ 0.
+    """
+    if seed < 0:
+        raise FusionDatasetsError(f"got seed {seed}; seeds count from 0")
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), row)))
+
+
+def render_example(
+    target: NDArray[np.uint8], spec: BenchmarkSpec, seed: int, split: Split, row: int, num_inputs: int = 3
+) -> RenderedExample:
+    """Render the inputs of one row; asking for more inputs leaves the first ones as they are.
+
+    Arguments:
+        target: uint8 `[h, w, c]`.
+        spec: The benchmark.
+        seed: Seed of the file, ≥ 0.
+        split: The split the row belongs to.
+        row: Position within the split, ≥ 0.
+        num_inputs: How many inputs, k ≥ 0.
+
+    Returns:
+        Inputs and masks with k as their first dimension.
+    """
+    generator = example_generator(seed, split, row)
+    inputs = np.empty((num_inputs, *target.shape), np.uint8)
+    masks = np.empty((num_inputs, *target.shape[:2]), np.bool_)
+    for k in range(num_inputs):
+        inputs[k], masks[k] = corrupt(target, spec, generator)
+    return RenderedExample(inputs, masks)

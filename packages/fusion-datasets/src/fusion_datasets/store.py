@@ -1,0 +1,360 @@
+"""Files on disk: the lazy reader, and the writer that leaves a whole file or none."""
+
+import hashlib
+import json
+import operator
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion_datasets.corruptions import render_example
+from fusion_datasets.errors import FusionDatasetsError
+from fusion_datasets.schema import FIELDS, FORMAT, FORMAT_VERSION, ArrayField, FileHeader, validate
+from fusion_datasets.spec import MAX_INPUTS_PER_ROW, BenchmarkSpec, Split
+
+_CHUNK_BYTES: Final = 32 * 1024  # small enough for single rows, large enough for batches
+_READ_BYTES: Final = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FusionExample:
+    """One row.
+
+    Arguments:
+        target: The clean image, uint8 `[h, w, c]`.
+        inputs: The frozen inputs, uint8 `[3, h, w, c]`; None in the split `train`.
+        masks: Where they show the target, bool `[3, h, w]`; None in the split `train`.
+        index: Position in the source.
+        label: Class, or None where the source has none.
+    """
+
+    target: NDArray[np.uint8]
+    inputs: NDArray[np.uint8] | None
+    masks: NDArray[np.bool_] | None
+    index: int
+    label: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FusionBatch:
+    """Several rows: the arrays of `FusionExample`, each with the rows as its first dimension."""
+
+    target: NDArray[np.uint8]
+    inputs: NDArray[np.uint8] | None
+    masks: NDArray[np.bool_] | None
+    index: NDArray[np.int64]
+    label: NDArray[np.int64] | None
+
+
+class FusionDataset:
+    """A split of a benchmark file, read lazily.
+
+    It may be pickled, and used from forked and spawned processes: each process opens the file for itself when it
+    first reads. Training inputs are not stored but rendered live: see `fusion_datasets.torch.render_inputs`.
+
+    Arguments:
+        path: A file made by `fusion-datasets build`.
+        split: One of its splits; `train` has targets only, its `inputs` and `masks` are None.
+
+    Raises:
+        FusionDatasetsError: If the file is missing, damaged, foreign, or lacks the split.
+
+    Example:
+        >>> with FusionDataset("fusion-mnist.h5") as data:          # doctest: +SKIP
+        ...     example = data[0]
+    """
+
+    def __init__(self, path: str | os.PathLike[str], split: Split = "test") -> None:
+        self.path: Final = Path(path)
+        self.split: Final = split
+        self._file: h5py.File | None = None
+        self._owner = 0
+        with opened(self.path) as file:
+            self.header: Final[FileHeader] = validate(file)
+        if split not in self.header.rows:
+            raise FusionDatasetsError(f"{self.path} has no split {split!r}; it has {', '.join(self.header.rows)}")
+
+    @property
+    def spec(self) -> BenchmarkSpec:
+        """The benchmark's spec, as the file records it."""
+        return self.header.spec
+
+    @property
+    def benchmark(self) -> str:
+        """Name of the benchmark."""
+        return self.header.benchmark
+
+    @property
+    def seed(self) -> int:
+        """Seed of the frozen inputs."""
+        return self.header.seed
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Name, layout and digest of the original files."""
+        return dict(self.header.source)
+
+    @property
+    def is_stand_in(self) -> bool:
+        """Whether the images are rendered look-alikes."""
+        return bool(self.header.source.get("stand_in"))
+
+    @property
+    def content_sha256(self) -> dict[str, str]:
+        """Path of each array → digest of its type, shape and bytes."""
+        return dict(self.header.content_sha256)
+
+    @property
+    def digest(self) -> str:
+        """One digest for the whole content."""
+        lines = (f"{path} {sha}\n" for path, sha in sorted(self.header.content_sha256.items()))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits in the file."""
+        return tuple(self.header.rows)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        return self.spec.shape
+
+    def __len__(self) -> int:
+        return self.header.rows[self.split]
+
+    def __getitem__(self, row: int) -> FusionExample:
+        row = self._row(row)
+        batch = self.read(row, row + 1)
+        return FusionExample(
+            target=batch.target[0],
+            inputs=None if batch.inputs is None else batch.inputs[0],
+            masks=None if batch.masks is None else batch.masks[0],
+            index=int(batch.index[0]),
+            label=None if batch.label is None else int(batch.label[0]),
+        )
+
+    def __iter__(self) -> Iterator[FusionExample]:
+        return (self[row] for row in range(len(self)))
+
+    def read(self, start: int, stop: int) -> FusionBatch:
+        """Read rows `start … stop − 1`, `0 ≤ start ≤ stop ≤ len(self)`."""
+        if not 0 <= start <= stop <= len(self):
+            raise FusionDatasetsError(f"got rows {start} … {stop}; expected 0 ≤ start ≤ stop ≤ {len(self)}")
+        group = self._open()[self.split]
+        try:
+            arrays = {field.name: group[field.name][start:stop] for field in FIELDS if field.name in group}
+        except OSError as error:
+            raise FusionDatasetsError(
+                f"{self.path} is damaged in /{self.split}, rows {start} … {stop} ({error}); rebuild it"
+            ) from error
+        masks = arrays.get("masks")
+        return FusionBatch(
+            target=arrays["target"],
+            inputs=arrays.get("inputs"),
+            masks=None if masks is None else masks.astype(np.bool_),
+            index=arrays["index"],
+            label=arrays.get("label"),
+        )
+
+    def inputs_beyond(self, row: int, num_inputs: int) -> NDArray[np.uint8]:
+        """Render the first inputs of an evaluation row, also more of them than are stored.
+
+        Arguments:
+            row: The row.
+            num_inputs: 1 … 8; the first three equal the stored ones.
+
+        Returns:
+            uint8 `[num_inputs, h, w, c]`.
+        """
+        if self.split == "train":
+            raise FusionDatasetsError("the split 'train' has no frozen inputs; render them live")
+        if not 1 <= num_inputs <= MAX_INPUTS_PER_ROW:
+            raise FusionDatasetsError(f"got {num_inputs} inputs; a row yields 1 … {MAX_INPUTS_PER_ROW}")
+        row = self._row(row)
+        target = self.read(row, row + 1).target[0]
+        return render_example(target, self.spec, self.seed, self.split, row, num_inputs).inputs
+
+    def close(self) -> None:
+        """Close the file; reading opens it again."""
+        if self._file is not None and self._owner == os.getpid():
+            self._file.close()
+        self._file = None
+
+    def __enter__(self) -> "FusionDataset":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[type["FusionDataset"], tuple[str, Split]]:
+        return FusionDataset, (str(self.path), self.split)
+
+    def __repr__(self) -> str:
+        return f"FusionDataset({str(self.path)!r}, split={self.split!r}): {self.spec.title}, {len(self)} rows"
+
+    def _row(self, row: int) -> int:
+        row = operator.index(row)
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        return row % len(self)
+
+    def _open(self) -> h5py.File:
+        # A handle inherited over fork shares state with the parent's: leave it alone and open another.
+        if self._file is None or self._owner != os.getpid():
+            self._file, self._owner = _open_hdf5(self.path), os.getpid()
+        return self._file
+
+
+def _open_hdf5(path: Path) -> h5py.File:
+    if not path.is_file():
+        raise FusionDatasetsError(f"{path} does not exist; make it with `fusion-datasets build`")
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise FusionDatasetsError(
+            f"{path} cannot be read ({error}); it may be truncated, or no HDF5 file at all: rebuild it"
+        ) from error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading; what HDF5 finds damaged while it is open becomes a `FusionDatasetsError`."""
+    with _open_hdf5(path) as file:
+        try:
+            yield file
+        except (OSError, RuntimeError, KeyError) as error:
+            raise FusionDatasetsError(f"{path} is damaged ({error}); rebuild it") from error
+
+
+class ContentDigest:
+    """SHA-256 over an array's type, shape and bytes in C order, fed row by row.
+
+    Arguments:
+        dtype: Type of the array.
+        shape: Shape of the whole array.
+    """
+
+    def __init__(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        self._dtype = dtype
+        self._sha = hashlib.sha256(f"{dtype.str} {list(shape)}\n".encode())
+
+    def update(self, rows: NDArray[Any]) -> None:
+        """Feed the next rows."""
+        self._sha.update(np.ascontiguousarray(rows, dtype=self._dtype).data)
+
+    def hexdigest(self) -> str:
+        """The digest of what was fed."""
+        return self._sha.hexdigest()
+
+
+def blocks(array: h5py.Dataset) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yield an array's rows in blocks of bounded size, each with the position of its first row."""
+    rows = max(1, _READ_BYTES // max(1, array.dtype.itemsize * int(np.prod(array.shape[1:]))))
+    for start in range(0, len(array), rows):
+        yield start, array[start : start + rows]
+
+
+class DatasetWriter:
+    """Writes a benchmark file under a temporary name; `publish` gives it the final one.
+
+    Arguments:
+        path: The temporary file, on the file system of the final one.
+        rows: Split → number of rows.
+        spec: The benchmark.
+        has_labels: Whether the source has labels.
+    """
+
+    def __init__(self, path: Path, rows: dict[Split, int], spec: BenchmarkSpec, *, has_labels: bool) -> None:
+        self._path, self._spec = path, spec
+        self._file = h5py.File(path, "w", track_order=False)
+        self._arrays: dict[str, h5py.Dataset] = {}
+        self._digests: dict[str, ContentDigest] = {}
+        self._filled: dict[str, int] = {}
+        for split, count in rows.items():
+            for field in FIELDS:
+                if (split != "train" or field.in_train) and (field.name != "label" or has_labels):
+                    self._create(f"{split}/{field.name}", field, field.shape(count, spec))
+
+    def _create(self, path: str, field: ArrayField, shape: tuple[int, ...]) -> None:
+        row_bytes = field.dtype.itemsize * int(np.prod(shape[1:]))
+        chunk = (max(1, min(shape[0], _CHUNK_BYTES // row_bytes)), *shape[1:])
+        self._arrays[path] = self._file.create_dataset(
+            path, shape, field.dtype, chunks=chunk, compression="gzip", compression_opts=1, track_times=False
+        )
+        self._digests[path] = ContentDigest(field.dtype, shape)
+        self._filled[path] = 0
+
+    def append(self, split: Split, arrays: Iterable[tuple[str, NDArray[Any]]]) -> None:
+        """Append rows to a split: pairs of an array's name and its next rows."""
+        for name, rows in arrays:
+            path = f"{split}/{name}"
+            start = self._filled[path]
+            self._arrays[path][start : start + len(rows)] = rows
+            self._digests[path].update(rows)
+            self._filled[path] = start + len(rows)
+
+    def publish(self, output: Path, *, seed: int, source: dict[str, Any], license_name: str) -> None:
+        """Write the attributes, see the bytes on disk, and put the file under its final name."""
+        assert all(self._filled[path] == len(array) for path, array in self._arrays.items())
+        self._file.attrs.update(
+            {
+                "format": FORMAT,
+                "format_version": FORMAT_VERSION,
+                "benchmark": self._spec.name,
+                "spec": self._spec.to_json(),
+                "seed": seed,
+                "source": json.dumps(source, sort_keys=True),
+                "created_with": f"fusion-datasets {version('fusion-datasets')}",
+                "numpy_version": np.__version__,
+                "license": license_name,
+                "content_sha256": json.dumps(
+                    {path: digest.hexdigest() for path, digest in self._digests.items()}, sort_keys=True
+                ),
+            }
+        )
+        validate(self._file)
+        self._file.close()
+        replace_durably(self._path, output)
+
+    def __enter__(self) -> "DatasetWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def replace_durably(temporary: Path, final: Path) -> None:
+    """Give a finished file its final name once its bytes are on disk; a crash leaves the old file or the new."""
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(final)
+    if hasattr(os, "O_DIRECTORY"):
+        folder = os.open(final.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a small file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        replace_durably(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

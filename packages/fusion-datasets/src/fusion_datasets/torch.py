@@ -1,0 +1,85 @@
+"""Endless training inputs, rendered in batches on the device that the model trains on."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fusion_datasets.corruptions import WHITE_LEVEL, Ellipses, ellipse_visibility
+from fusion_datasets.errors import FusionDatasetsError
+from fusion_datasets.spec import BenchmarkSpec, EllipseLaw
+
+__all__ = ["RenderedInputs", "draw_ellipses", "render_inputs"]
+
+
+class RenderedInputs(NamedTuple):
+    """The inputs of a batch.
+
+    Arguments:
+        inputs: `[b, k, c, h, w]`, in [0, 1], on the 256 levels of 8 bits.
+        masks: bool `[b, k, h, w]`, true where the target is visible.
+    """
+
+    inputs: Tensor
+    masks: Tensor
+
+
+def draw_ellipses(law: EllipseLaw, size: tuple[int, ...], *, generator: torch.Generator) -> Ellipses:
+    """Draw the ellipses of many inputs at once.
+
+    Arguments:
+        law: The bounds; see `EllipseLaw` for which are included.
+        size: Leading dimensions, say `(b, k)`.
+        generator: Source of randomness; its device is where the parameters live.
+
+    Returns:
+        Ellipses with radius and aspect `[*size, e]`.
+    """
+    device, shape = generator.device, (*size, law.count)
+
+    def integers(bounds: tuple[int, int], shape: tuple[int, ...]) -> Tensor:
+        low, high = bounds
+        return torch.randint(low, high + 1, shape, generator=generator, device=device, dtype=torch.float32)
+
+    low, high = law.aspect
+    aspect = torch.rand(shape, generator=generator, device=device).mul_(high - low).add_(low)
+    # float32 may round the sum up onto the bound that the law excludes.
+    aspect.clamp_(max=high * (1 - 2.0**-24))
+    return Ellipses(integers(law.centre_px, (*shape, 2)), integers(law.radius_px, shape), aspect)
+
+
+@torch.no_grad()
+def render_inputs(
+    target: Tensor, num_inputs: int, spec: BenchmarkSpec, *, generator: torch.Generator
+) -> RenderedInputs:
+    """Render inputs by the law of the frozen sets (Sec. 5.1), rounded to 8 bits as those are.
+
+    Arguments:
+        target: Clean images in [0, 1], floating point `[b, c, h, w]`, on any device.
+        num_inputs: How many inputs, k ≥ 0.
+        spec: The benchmark.
+        generator: Source of randomness, on the target's device.
+
+    Returns:
+        Inputs, in the target's dtype, and masks. Nothing waits for the device.
+
+    Raises:
+        FusionDatasetsError: If the target is no batch of images in floating point.
+    """
+    if target.ndim != 4 or not target.is_floating_point():
+        raise FusionDatasetsError(
+            f"got a target of shape {list(target.shape)} and {target.dtype}; expected images in [0, 1], floating "
+            "point [b, c, h, w]; divide 8-bit levels by 255 and put channels second"
+        )
+    b, c, h, w = target.shape
+    ellipses = draw_ellipses(spec.ellipses, (b, num_inputs), generator=generator)
+    rows, columns = (torch.arange(n, device=target.device, dtype=torch.float32) for n in (h, w))
+    masks = ellipse_visibility(ellipses, rows, columns)
+    levels = torch.empty((b, num_inputs, c, h, w), device=target.device)
+    if spec.noise_std:
+        levels.normal_(generator=generator).mul_(WHITE_LEVEL * spec.noise_std)
+    else:
+        levels.zero_()
+    levels.addcmul_((target.float() * WHITE_LEVEL).unsqueeze(1), masks.unsqueeze(2))
+    levels.clamp_(0, WHITE_LEVEL).round_().div_(WHITE_LEVEL)
+    return RenderedInputs(levels.to(target.dtype), masks)

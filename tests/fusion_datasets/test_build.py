@@ -1,0 +1,273 @@
+"""Builds: the same content from any number of workers, after any interruption; whole files or none."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from fusion_datasets import FusionDataset, FusionDatasetsError
+from fusion_datasets import build as building
+from fusion_datasets.build import build_mnist, plan_mnist
+from fusion_datasets.shards import Journal, Shard, ShardRenderer
+from fusion_datasets.sources.mnist import MnistSource
+from fusion_datasets.sources.standin import StandInMnist
+
+BUILD = """
+import sys
+from pathlib import Path
+from fusion_datasets import build
+build._SHARD_ROWS = 40
+if __name__ == "__main__":
+    build.build_mnist(Path(sys.argv[1]), Path(sys.argv[2]), workers=int(sys.argv[3]), seed=1)
+"""
+
+
+def digests(path: Path) -> dict[str, str]:
+    return FusionDataset(path).content_sha256
+
+
+def test_rows_are_the_source_padded(benchmark_file: Path, digits_folder: Path) -> None:
+    source = MnistSource(digits_folder)
+    for split in ("train", "test"):
+        data = FusionDataset(benchmark_file, split=split)
+        assert len(data) == source.num_images(split)
+        images, labels = source.read(split, 0, len(data))
+        batch = data.read(0, len(data))
+        assert np.array_equal(batch.target[:, 2:-2, 2:-2], images)
+        assert batch.target.sum() == images.sum(dtype=np.int64)
+        assert np.array_equal(batch.label, labels)
+        assert batch.index.tolist() == list(range(len(data)))
+
+
+def test_any_number_of_workers_gives_the_same_bytes(
+    benchmark_file: Path, digits_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "_SHARD_ROWS", 17)
+    again = build_mnist(digits_folder, tmp_path / "b.h5", seed=3, workers=2, progress=False)
+    assert digests(again) == digests(benchmark_file)
+    assert again.read_bytes() == benchmark_file.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["b.h5"]
+
+
+def test_limit_takes_the_first_rows(benchmark_file: Path, digits_folder: Path, tmp_path: Path) -> None:
+    short = FusionDataset(build_mnist(digits_folder, tmp_path / "b.h5", seed=3, limit=7, progress=False))
+    assert short.header.rows == {"train": 7, "test": 7}
+    expected = FusionDataset(benchmark_file).read(0, 7)
+    assert np.array_equal(short.read(0, 7).inputs, expected.inputs)
+
+
+def test_the_seed_changes_the_inputs_and_nothing_else(
+    benchmark_file: Path, digits_folder: Path, tmp_path: Path
+) -> None:
+    other = digests(build_mnist(digits_folder, tmp_path / "b.h5", seed=4, progress=False))
+    differing = {path for path, sha256 in digests(benchmark_file).items() if other[path] != sha256}
+    assert differing == {"test/inputs", "test/masks"}
+
+
+def test_a_stand_in_equals_a_build_from_its_files(tmp_path: Path) -> None:
+    direct = build_mnist("stand-in", tmp_path / "a.h5", seed=6, stand_in_count=30, progress=False)
+    StandInMnist(30, 5, seed=6).write(tmp_path / "files", progress=False)
+    by_hand = build_mnist(tmp_path / "files", tmp_path / "b.h5", seed=6, progress=False)
+    assert direct.read_bytes() == by_hand.read_bytes()
+    data = FusionDataset(direct)
+    assert data.is_stand_in
+    assert data.header.license == "CC0-1.0"
+    assert data.header.rows == {"train": 30, "test": 5}
+
+
+def test_an_identical_build_is_kept_and_another_one_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    build_mnist("stand-in", path, limit=6, progress=False)
+    made = path.stat().st_mtime_ns
+    build_mnist("stand-in", path, limit=6, progress=False)
+    assert path.stat().st_mtime_ns == made
+    for change, sentence in (
+        ({"seed": 1, "limit": 6}, "seed 0 instead of 1"),
+        ({"limit": 5}, "6 train rows instead of 5"),
+    ):
+        with pytest.raises(FusionDatasetsError, match=f"another build .{sentence}"):
+            build_mnist("stand-in", path, progress=False, **change)  # type: ignore[arg-type]
+    assert path.stat().st_mtime_ns == made
+    build_mnist("stand-in", path, seed=1, limit=6, force=True, progress=False)
+    assert FusionDataset(path).seed == 1
+
+
+def test_another_source_of_the_same_name_is_another_build(tmp_path: Path) -> None:
+    for name, seed in (("one", 1), ("two", 2)):
+        StandInMnist(6, 2, seed).write(tmp_path / name, progress=False)
+    build_mnist(tmp_path / "one", tmp_path / "a.h5", progress=False)
+    with pytest.raises(FusionDatasetsError, match="other contents named mnist-stand-in"):
+        build_mnist(tmp_path / "two", tmp_path / "a.h5", progress=False)
+
+
+def test_foreign_files_are_not_replaced_unless_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    path.write_bytes(b"my thesis")
+    with pytest.raises(FusionDatasetsError, match=r"no HDF5 file.*--force"):
+        build_mnist("stand-in", path, limit=3, progress=False)
+    assert path.read_bytes() == b"my thesis"
+
+
+def test_a_bad_source_leaves_nothing_behind(digits_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    for file in digits_folder.glob("*.gz"):
+        (tmp_path / "bad" / file.name).write_bytes(file.read_bytes()[:100])
+    with pytest.raises(FusionDatasetsError, match="truncated"):
+        build_mnist(tmp_path / "bad", tmp_path / "a.h5", progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad"]
+
+
+def test_impossible_settings(tmp_path: Path) -> None:
+    for settings in ({"seed": -1}, {"limit": 0}, {"workers": 0, "limit": 2}, {"stand_in_count": 0}):
+        with pytest.raises(FusionDatasetsError, match="got"):
+            build_mnist("stand-in", tmp_path / "a.h5", progress=False, **settings)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unwritable_place_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FusionDatasetsError, match="cannot be written"):
+        build_mnist("stand-in", tmp_path / "file" / "a.h5", limit=2, progress=False)
+
+
+def test_two_builds_of_one_file_do_not_mix(tmp_path: Path) -> None:
+    plan = plan_mnist("stand-in", tmp_path / "a.h5", limit=3)
+    plan.partial.mkdir()
+    with building._locked(plan.partial), pytest.raises(FusionDatasetsError, match="by another process"):
+        building.execute(plan, progress=False)
+    building.execute(plan, progress=False)
+    assert plan.output.is_file()
+
+
+def test_a_journal_forgets_what_is_torn_or_altered(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for name in ("a.npz", "b.npz", "c.npz"):
+        (tmp_path / name).write_bytes(name.encode())
+        journal.record(name, hashlib.sha256(name.encode()).hexdigest())
+    (tmp_path / "b.npz").write_bytes(b"altered")
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    assert set(Journal(tmp_path).done) == {"a.npz"}
+    assert len(path.read_text().splitlines()) == 1
+
+
+def test_an_interrupted_build_does_no_shard_twice(
+    benchmark_file: Path, digits_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "_SHARD_ROWS", 10)
+    render, rendered = ShardRenderer.render, []
+
+    def render_some(self: ShardRenderer, shard: Shard) -> str:
+        if len(rendered) == 5:
+            raise KeyboardInterrupt
+        rendered.append(shard.name)
+        return render(self, shard)
+
+    def continue_rendering(self: ShardRenderer, shard: Shard) -> str:
+        rendered.append(shard.name)
+        return render(self, shard)
+
+    monkeypatch.setattr(ShardRenderer, "render", render_some)
+    with pytest.raises(KeyboardInterrupt):
+        build_mnist(digits_folder, tmp_path / "a.h5", seed=3, progress=False)
+    monkeypatch.setattr(ShardRenderer, "render", continue_rendering)
+    again = build_mnist(digits_folder, tmp_path / "a.h5", seed=3, progress=False)
+    assert len(rendered) == len(set(rendered)) == 13
+    assert digests(again) == digests(benchmark_file)
+
+
+def test_shards_of_other_settings_are_not_continued_from(
+    digits_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    assemble = building._assemble
+    monkeypatch.setattr(building, "_assemble", stop)
+    with pytest.raises(KeyboardInterrupt):
+        build_mnist(digits_folder, tmp_path / "a.h5", seed=1, progress=False)
+    monkeypatch.setattr(building, "_assemble", assemble)
+    other = build_mnist(digits_folder, tmp_path / "a.h5", seed=2, progress=False)
+    assert digests(other) == digests(build_mnist(digits_folder, tmp_path / "b.h5", seed=2, progress=False))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "b.h5"]
+
+
+@pytest.fixture(scope="module")
+def larger_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough digits for a build to be caught in the middle of."""
+    folder = tmp_path_factory.mktemp("larger")
+    StandInMnist(400, 1200, seed=1).write(folder, progress=False)
+    return folder
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_builds_continue_to_the_same_content(larger_source: Path, tmp_path: Path, workers: int) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(BUILD)
+    output = tmp_path / "killed.h5"
+    chance = random.Random(workers)
+    kills, most = 0, 0
+    for patience in (1, 9, 18, 29, "assembling"):
+        command = [sys.executable, str(script), str(larger_source), str(output), str(workers)]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not has_come_to(patience, output):
+            time.sleep(0.001)
+        time.sleep(chance.random() * 0.01)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+        if process.wait() == -signal.SIGKILL:
+            kills += 1
+            assert not output.exists()
+            assert journal_lines(output) >= most  # nothing that was done is done again
+            most = journal_lines(output)
+    assert kills >= 4
+    assert build_in_process(larger_source, output, workers) == build_in_process(larger_source, tmp_path / "whole.h5", 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.h5", "script.py", "whole.h5"]
+
+
+def has_come_to(patience: int | str, output: Path) -> bool:
+    if patience == "assembling":
+        return any(output.with_name(f"{output.name}.partial").glob("*/assembled.h5"))
+    return journal_lines(output) >= int(patience)
+
+
+def journal_lines(output: Path) -> int:
+    journals = list(output.with_name(f"{output.name}.partial").glob("*/journal.jsonl"))
+    return len(journals[0].read_bytes().splitlines()) if journals else 0
+
+
+def build_in_process(source: Path, output: Path, workers: int) -> str:
+    return FusionDataset(build_mnist(source, output, workers=workers, seed=1, progress=False)).digest
+
+
+def test_the_file_says_what_it_is(benchmark_file: Path) -> None:
+    with h5py.File(benchmark_file) as file:
+        attributes = dict(file.attrs)
+    assert attributes["format"] == "fusion-datasets"
+    assert attributes["format_version"] == 1
+    assert attributes["benchmark"] == "fusion-mnist"
+    assert attributes["seed"] == 3
+    assert attributes["numpy_version"] == np.__version__
+    assert json.loads(attributes["source"]).keys() >= {"name", "layout", "digest", "stand_in"}
+    assert json.loads(attributes["content_sha256"]).keys() == {
+        *("train/target", "train/index", "train/label"),
+        *("test/target", "test/inputs", "test/masks", "test/index", "test/label"),
+    }
+
+
+@pytest.mark.originals
+def test_fusion_mnist_of_the_original(mnist_root: Path, tmp_path: Path) -> None:
+    data = FusionDataset(build_mnist(mnist_root, tmp_path / "a.h5", limit=300, progress=False))
+    assert data.source["name"] == "mnist"
+    assert not data.is_stand_in
+    assert data.header.license == "CC-BY-SA-3.0"
+    assert data.read(0, 10).label.tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]  # type: ignore[union-attr]

@@ -1,0 +1,171 @@
+"""The command line: what it prints where, and how it ends."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from fusion_datasets import FusionDataset
+from fusion_datasets.cli import main
+from fusion_datasets.preview import contact_sheet
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_build_says_what_it_did(tmp_path: Path) -> None:
+    output = tmp_path / "a.h5"
+    arguments = ("build", "mnist", "--output", output, "--stand-in-count", 20, "--seed", 2)
+    planned = run(*arguments, "--dry-run")
+    assert planned.exit_code == 0
+    assert "would write" in planned.stdout
+    assert "20 train rows and 4 test rows, seed 2" in planned.stdout
+    assert not list(tmp_path.iterdir())
+    built = run(*arguments)
+    assert built.exit_code == 0
+    assert "a.h5: built, FusionMNIST from mnist-stand-in, 20 train rows and 4 test rows, seed 2" in built.stdout
+    assert built.stderr == ""
+    assert "already built" in run(*arguments).stdout
+    assert "would keep" in run(*arguments, "--dry-run").stdout
+    refused = run(*arguments[:-1], 3)
+    assert refused.exit_code == 1
+    assert refused.stdout == ""
+    assert "seed 2 instead of 3" in refused.stderr
+    assert "would replace" in run(*arguments[:-1], 3, "--force", "--dry-run").stdout
+    assert run(*arguments[:-1], 3, "--force").exit_code == 0
+    assert FusionDataset(output).seed == 3
+
+
+def test_stand_in_then_build_then_verify(tmp_path: Path) -> None:
+    made = run("stand-in", "mnist", "--output", tmp_path / "digits", "--count", 13)
+    assert "13 training and 3 test digits" in made.stdout
+    built = run("build", "mnist", "--source", tmp_path / "digits", "--output", tmp_path / "a.h5", "--workers", 1)
+    assert built.exit_code == 0
+    for source in ((), ("--source", tmp_path / "digits"), ("--source", "stand-in")):
+        verified = run("verify", tmp_path / "a.h5", *source)
+        assert verified.exit_code == 0
+        assert "16 rows, whole and unaltered" in verified.stdout
+        assert ("equal to its source" in verified.stdout) == bool(source)
+
+
+def test_info(benchmark_file: Path) -> None:
+    printed = run("info", benchmark_file).stdout
+    data = FusionDataset(benchmark_file)
+    for part in ("FusionMNIST", "90 train, 40 test", "mnist-stand-in", "CC0-1.0", data.digest):
+        assert part in printed
+    about = json.loads(run("info", benchmark_file, "--json").stdout)
+    assert about["rows"] == {"train": 90, "test": 40}
+    assert about["digest"] == data.digest
+    assert about["content_sha256"] == data.content_sha256
+    assert about["spec"]["nll_size"] == 28
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_preview_shows_inputs_and_target(benchmark_file: Path, tmp_path: Path, split: str) -> None:
+    sheet = tmp_path / "sheet.png"
+    assert run("preview", benchmark_file, "-o", sheet, "--split", split, "--rows", 5).exit_code == 0
+    with Image.open(sheet) as image:
+        pixels = np.asarray(image)
+    assert pixels.shape[-1] == 3
+    assert (pixels[:8] == 255).all()  # a white margin
+    target = FusionDataset(benchmark_file, split=split)[0].target  # type: ignore[arg-type]
+    tile = np.kron(target[..., 0], np.ones((3, 3), np.uint8))
+    windows = np.lib.stride_tricks.sliding_window_view(pixels[..., 0], tile.shape)
+    assert any(np.array_equal(windows[y, x], tile) for y, x in np.argwhere(windows[..., 48, 48] == tile[48, 48]))
+
+
+def test_preview_draws_other_examples_from_a_seed(benchmark_file: Path) -> None:
+    data = FusionDataset(benchmark_file)
+    first, one, again, two = (contact_sheet(data, rows=4, seed=seed).tobytes() for seed in (None, 1, 1, 2))
+    assert one == again
+    assert len({first, one, two}) == 3
+    assert contact_sheet(data, rows=1000).height > contact_sheet(data, rows=1).height
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("build", "mnist"),
+        ("build", "celeba", "--output", "a.h5"),
+        ("build", "mnist", "--output", "a.h5", "--seed", "-1"),
+        ("build", "mnist", "--output", "a.h5", "--limit", "0"),
+        ("info",),
+        ("preview", "a.h5"),
+        ("preview", "a.h5", "-o", "b.png", "--split", "dev"),
+        ("nonsense",),
+    ],
+)
+def test_wrong_usage_exits_2(arguments: tuple[str, ...]) -> None:
+    assert run(*arguments).exit_code == 2
+
+
+def test_stated_failures_are_one_sentence_and_exit_1(benchmark_file: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.h5"
+    text.write_text("hello")
+    altered = tmp_path / "altered.h5"
+    shutil.copy(benchmark_file, altered)
+    altered.write_bytes(altered.read_bytes()[:-9])
+    (tmp_path / "empty").mkdir()
+    for arguments in (
+        ("info", tmp_path / "nowhere.h5"),
+        ("info", text),
+        ("verify", text),
+        ("verify", altered),
+        ("verify", benchmark_file, "--source", tmp_path / "empty"),
+        ("preview", text, "-o", tmp_path / "sheet.png"),
+        ("preview", benchmark_file, "-o", tmp_path / "sheet.png", "--split", "valid"),
+        ("preview", benchmark_file, "-o", tmp_path / "no" / "folder.png"),
+        ("build", "mnist", "--source", tmp_path / "empty", "--output", tmp_path / "a.h5"),
+        ("build", "mnist", "--source", tmp_path / "nowhere", "--output", tmp_path / "a.h5", "--dry-run"),
+        ("build", "mnist", "--output", text, "--limit", 3),
+        ("stand-in", "mnist", "--output", text / "below"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 1, arguments
+        assert result.stdout == ""
+        assert result.stderr.startswith("Error: ")
+        assert len(result.stderr.strip().splitlines()) == 1
+        assert "Errno" not in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["altered.h5", "empty", "text.h5"]
+
+
+def test_as_a_process(benchmark_file: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fusion_datasets"]
+    output = tmp_path / "a.h5"
+    built = subprocess.run(
+        [*command, "build", "mnist", "--output", output, "--limit", "6", "--workers", "2"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (built.returncode, built.stderr) == (0, "")
+    assert FusionDataset(output).header.rows == {"train": 6, "test": 6}
+    failed = subprocess.run([*command, "info", tmp_path / "none.h5"], capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert failed.stdout == ""
+    assert failed.stderr == f"Error: {tmp_path}/none.h5 does not exist; make it with `fusion-datasets build`\n"
+
+
+def test_the_package_is_light() -> None:
+    code = "import sys, fusion_datasets; assert not {'torch', 'PIL', 'cv2', 'click', 'tqdm'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_readme_runs(benchmark_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = Path(__file__).parents[2] / "packages" / "fusion-datasets" / "README.md"
+    code = readme.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    shutil.copy(benchmark_file, tmp_path / "fusion-mnist.h5")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["inputs"].shape == (32, 3, 1, 32, 32)
+    assert names["masks"].shape == (32, 3, 32, 32)
+    assert names["more"].shape == (8, 32, 32, 1)

@@ -1,0 +1,25 @@
+"""Progress where stderr is no terminal: a line now and then."""
+
+import pytest
+
+from fusion_datasets import progress
+from fusion_datasets.progress import Progress
+
+
+def test_lines_come_every_ten_seconds(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    with Progress("rows", 1000, done=400) as bar:
+        for _ in range(6):
+            clock[0] += 4.0
+            bar.advance(100)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == ["rows: 700 of 1000, 25/s, 12 s left", "rows: 1000 of 1000, 25/s, 0 s left"]
+
+
+def test_silence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
+    with Progress("rows", 3, shown=False) as bar:
+        bar.advance(3)
+    assert capsys.readouterr() == ("", "")
