@@ -1,0 +1,134 @@
+"""Units and errors: nats and bits per dimension, the MSE family, spread, paired gains. Pure.
+
+Glossary of shapes: b images, S samples, c channels, h × w pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def bits_per_dim(nats: float, num_dims: int) -> float:
+    """Convert nats per image to bits per dimension, ``nats / (num_dims · ln 2)``; the tables print it × 10²."""
+    return nats / (num_dims * log(2))
+
+
+def nats_from_bits_per_dim(bits: float, num_dims: int) -> float:
+    """Convert bits per dimension back to nats per image."""
+    return bits * num_dims * log(2)
+
+
+def entropy_floor(target: NDArray[np.uint8], nll_size: int) -> NDArray[np.float64]:
+    """Least NLL that any Bernoulli likelihood of grey values can reach, per image.
+
+    ``Σ -(y ln y + (1 - y) ln(1 - y))`` over the centre square on which the likelihood is summed: real-valued y
+    keep an entropy of their own, so the NLL cannot fall to zero.
+
+    Args:
+        target: uint8 [b, h, w, c].
+        nll_size: side of the centre square, pixels.
+
+    Returns:
+        [b] nats.
+    """
+    grey = np.arange(256) / 255
+    entropy = np.zeros(256)
+    entropy[1:-1] = -(grey[1:-1] * np.log(grey[1:-1]) + (1 - grey[1:-1]) * np.log1p(-grey[1:-1]))
+    top, left = (target.shape[1] - nll_size) // 2, (target.shape[2] - nll_size) // 2
+    square = target[:, top : top + nll_size, left : left + nll_size]
+    return entropy[square].sum((1, 2, 3))
+
+
+@dataclass(frozen=True)
+class DrawErrors:
+    """How draws of the fused image differ from the target, over all pixels.
+
+    The three errors and the spread obey ``one = mean + average over the pixels of standard_deviation²``.
+
+    Attributes:
+        mse_min: [b] smallest mean squared error over the S draws (Sec. 5.5); it falls as S grows.
+        mse_one: [b] expected error of a single draw: the average over the S draws.
+        mse_mean: [b] error of the average image.
+        mean: [b, c, h, w] average image.
+        standard_deviation: [b, c, h, w] per-pixel spread of the draws, the uncertainty of the fusion.
+    """
+
+    mse_min: Tensor
+    mse_one: Tensor
+    mse_mean: Tensor
+    mean: Tensor
+    standard_deviation: Tensor
+
+
+class DrawStream:
+    """Accumulate draws in chunks, in memory that does not grow with their number.
+
+    Args:
+        target: [b, c, h, w] in [0, 1].
+    """
+
+    def __init__(self, target: Tensor) -> None:
+        self.target = target
+        self.count = 0
+        self._least = torch.full((len(target),), torch.inf, dtype=torch.float64, device=target.device)
+        self._total = torch.zeros_like(self._least)
+        self._sum = torch.zeros_like(target, dtype=torch.float64)
+        self._squares = torch.zeros_like(self._sum)
+
+    def update(self, samples: Tensor) -> None:
+        """Take the next chunk.
+
+        Args:
+            samples: [b, s, c, h, w] in [0, 1], or [1, s, c, h, w]: one pool of draws for all images, as with
+                k = 0, where the prior ignores the image.
+        """
+        errors = (samples - self.target[:, None]).square().mean((2, 3, 4), dtype=torch.float64)
+        self._least = torch.minimum(self._least, errors.amin(1))
+        self._total += errors.sum(1)
+        self._sum += samples.sum(1, dtype=torch.float64)
+        self._squares += samples.square().sum(1, dtype=torch.float64)
+        self.count += samples.shape[1]
+
+    def errors(self) -> DrawErrors:
+        """Return the errors over the draws so far."""
+        mean = self._sum / self.count
+        return DrawErrors(
+            mse_min=self._least,
+            mse_one=self._total / self.count,
+            mse_mean=(mean - self.target).square().mean((1, 2, 3)),
+            mean=mean,
+            standard_deviation=(self._squares / self.count - mean.square()).clamp(min=0).sqrt(),
+        )
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a change brings, image by image.
+
+    Attributes:
+        mean: average decrease; positive is better.
+        standard_error: of ``mean``, from the paired differences; NaN for a single image.
+        share_improved: share of the images that decrease, in [0, 1].
+    """
+
+    mean: float
+    standard_error: float
+    share_improved: float
+
+
+def mean_and_standard_error(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the mean of [b] values and its standard error over images (NaN for one image)."""
+    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+    return float(values.mean()), error
+
+
+def paired_gain(before: NDArray[np.float64], after: NDArray[np.float64]) -> Gain:
+    """Compare two losses of the same images, [b] each."""
+    difference = before - after
+    return Gain(*mean_and_standard_error(difference), share_improved=float((difference > 0).mean()))

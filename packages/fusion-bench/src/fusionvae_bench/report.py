@@ -1,0 +1,259 @@
+"""The report: one self-contained page, or the same numbers as Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusionvae_bench.gallery import Gallery
+from fusionvae_bench.metrics import nats_from_bits_per_dim
+from fusionvae_bench.paper import NUM_DIMS, TABLES
+from fusionvae_bench.results import AVERAGE, InputGain, Result
+from fusionvae_bench.tables import model_title, number, score_tables, to_html, to_markdown
+
+HEAT_SCALE = 0.5
+"""End of the colour scale of uncertainty and error: no value in [0, 1] can deviate by more than ½ on average."""
+
+
+@dataclass(frozen=True)
+class History:
+    """How the training went, from its log; all [n].
+
+    Attributes:
+        epochs: passes over the training images.
+        nats: negative ELBO of the batches.
+        beta: weight of the KL terms.
+        seconds: since the start.
+    """
+
+    epochs: NDArray[np.float64]
+    nats: NDArray[np.float64]
+    beta: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+
+
+def read_history(folder: Path) -> History | None:
+    """Read ``log.jsonl`` of a training folder; None if there is none. A last line cut short is passed over."""
+    path = folder / "log.jsonl"
+    if not path.is_file():
+        return None
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+            rows.append([float(entry[key]) for key in ("epoch", "elbo_nats", "beta", "seconds")])
+        except (ValueError, KeyError, TypeError):
+            continue
+    if len(rows) < 2:
+        return None
+    epochs, elbo, beta, seconds = np.array(rows).T
+    return History(epochs, -elbo, beta, seconds)
+
+
+def markdown_report(results: Sequence[Result]) -> str:
+    """Write tables, gains and provenance as Markdown."""
+    parts = ["# Results", ""]
+    parts += [f"> **Warning, {r.model_name}:** {warning}\n" for r in results for warning in r.warnings]
+    parts += [to_markdown(table) for table in score_tables(results)]
+    for result in results:
+        parts.append(_markdown_details(result))
+    return "\n".join(parts)
+
+
+def html_report(
+    results: Sequence[Result],
+    *,
+    gallery: Gallery | None = None,
+    history: History | None = None,
+    featured: Result | None = None,
+) -> str:
+    """Write the page.
+
+    Args:
+        results: what the tables show.
+        gallery: pictures to open with.
+        history: learning curve.
+        featured: the result that the page is about; None for the first one.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from fusionvae_bench import figures
+
+    featured = featured or (results[0] if results else None)
+    tables = score_tables(results)
+    environment = Environment(
+        loader=PackageLoader("fusionvae_bench"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["png"] = figures.png_uri
+    environment.filters["heat"] = lambda values: figures.heat_uri(values, HEAT_SCALE)
+    environment.filters["number"] = number
+    page: str = environment.get_template("report.html.j2").render(
+        results=results,
+        featured=featured,
+        average=featured.score(AVERAGE) if featured else None,
+        model=model_title(featured) if featured else "FusionVAE",
+        gallery=gallery,
+        unconditional=figures.png_uri(figures.mosaic(gallery.unconditional, 12)) if gallery else None,
+        heat_scale=HEAT_SCALE,
+        colour_stops=figures.colour_stops(),
+        tables=[(table, to_html(table)) for table in tables],
+        notes=list(dict.fromkeys(note for table in tables for note in table.notes)),
+        inputs_chart=_inputs_chart(featured) if featured and len(featured.num_inputs) > 1 else None,
+        gains=_gain_rows(featured.gains) if featured else [],
+        history=history,
+        learning_chart=figures.learning_chart(
+            history.epochs,
+            history.nats,
+            floor=featured.entropy_floor_nats if featured else None,
+            beta=history.beta,
+        )
+        if history
+        else None,
+        learning_text=_learning_text(history) if history else None,
+        trust=[(k, s) for k, s in featured.scores.items() if s.ess is not None and k != AVERAGE] if featured else [],
+        facts=_facts(featured) if featured else {},
+    )
+    return page
+
+
+def _inputs_chart(result: Result) -> str:
+    from fusionvae_bench.figures import Curve, inputs_chart
+
+    table = next((t for t in TABLES.values() if t.benchmark == result.benchmark), None)
+    row = model_title(result)
+    panels = []
+    metrics = (
+        ("NLL, nats per image", "nll_nats", "nll_standard_error", 1.0, table.nll if table else {}),
+        ("MSE$_{min}$, 10⁻²", "mse_min", "mse_min_standard_error", 100.0, table.mse_min if table else {}),
+    )
+    for title, name, error_name, factor, paper in metrics:
+        scored = [(k, result.scores[str(k)]) for k in result.num_inputs]
+        values = [getattr(score, name) for _, score in scored]
+        if None in values:
+            continue
+        errors = [(getattr(score, error_name) or 0.0) * factor for _, score in scored]
+        curves = [Curve("here", result.num_inputs, [v * factor for v in values], errors)]
+        if row in paper and not result.is_stand_in:
+            printed = list(paper[row][:4])
+            if name == "nll_nats":
+                printed = [nats_from_bits_per_dim(v / 100, NUM_DIMS[result.benchmark]) for v in printed]
+            curves.append(Curve("paper", range(4), printed, is_reference=True))
+        panels.append((title, curves))
+    return inputs_chart(panels)
+
+
+def _gain_rows(gains: Sequence[InputGain]) -> list[dict[str, Any]]:
+    """One row per further input, NLL and MSE_min side by side."""
+    steps = dict.fromkeys((gain.before, gain.after) for gain in gains)
+    by_metric = {(g.before, g.after, g.metric): g for g in gains}
+    return [
+        {
+            "before": before,
+            "after": after,
+            "nll": by_metric.get((before, after, "nll_nats")),
+            "mse": by_metric.get((before, after, "mse_min")),
+        }
+        for before, after in steps
+    ]
+
+
+def _learning_text(history: History) -> str:
+    """Say where the run stands and what its last tenth promises."""
+    count = max(1, len(history.nats) // 10)
+    now, before = history.nats[-count:].mean(), history.nats[-2 * count : -count].mean()
+    return (
+        f"After {history.epochs[-1]:.3g} epochs ({_duration(history.seconds[-1])}) the training batches stand at "
+        f"{now:.1f} nats; the last tenth of the run still brought {before - now:.1f}."
+    )
+
+
+def _facts(result: Result) -> dict[str, str]:
+    training, source = result.training or {}, result.dataset_source
+    facts = {
+        "Model": f"{model_title(result)} “{result.model_name}”"
+        + (f", {result.num_parameters:,} parameters" if result.num_parameters else ""),
+        "Data": f"{result.title}, split {result.split}, the first {result.num_images:,} images"
+        + (f", from {source['name']}" if "name" in source else ""),
+        "Data digest": result.dataset_digest,
+        "Weights digest": result.weights_digest or "unknown",
+        "Samples": f"S = {result.num_samples} for the likelihood and for MSE_min, seed {result.seed}",
+        "Scored": f"{result.created}, {_duration(result.seconds)} on {result.device}",
+        "Versions": ", ".join(f"{name} {version}" for name, version in result.versions.items()),
+        "Code": result.git_commit or "no git checkout",
+    }
+    if training:
+        known = {
+            "preset": "preset {}",
+            "epochs": "{} epochs",
+            "steps": "{} steps",
+            "images_seen": "{} images seen",
+            "device": "{}",
+            "seed": "seed {}",
+        }
+        told = [text.format(training[key]) for key, text in known.items() if training.get(key) is not None]
+        if training.get("seconds"):
+            told.append(_duration(float(training["seconds"])))
+        if name := (training.get("dataset_source") or {}).get("name"):
+            told.append(f"on {name}")
+        facts["Training"] = ", ".join(told)
+    return facts
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def _markdown_details(result: Result) -> str:
+    lines = [f"## {result.model_name}", ""]
+    if result.entropy_floor_nats is not None:
+        lines += [
+            f"Entropy of the grey values of these images, below which no Bernoulli likelihood can fall: "
+            f"{result.entropy_floor_nats:.2f} nats.",
+            "",
+        ]
+    if rows := _gain_rows(result.gains):
+        lines += [
+            "What a further input brings, image by image:",
+            "",
+            "| inputs | NLL falls by, nats | images improved | MSE_min falls by, 10⁻² | images improved |",
+            "| --- | ---: | ---: | ---: | ---: |",
+        ]
+        for row in rows:
+            nll, mse = _gain_text(row["nll"], 1, 2), _gain_text(row["mse"], 100, 3)
+            lines.append(f"| {row['before']} → {row['after']} | {nll} | {mse} |")
+        lines.append("")
+    if any(score.ess is not None for score in result.scores.values()):
+        lines += [
+            f"How far to trust the likelihoods, S = {result.num_samples}:",
+            "",
+            "| inputs | effective samples, mean (median) | Pareto k̂, median | images with k̂ > 0.7 | bias of the NLL |",
+            "| --- | ---: | ---: | ---: | ---: |",
+        ]
+        for k, s in result.scores.items():
+            share = "–" if s.pareto_k_unreliable_share is None else f"{s.pareto_k_unreliable_share:.0%}"
+            lines.append(
+                f"| {k} | {number(s.ess, 1)} ({number(s.ess_median, 1)}) | {number(s.pareto_k, 2)} | {share} | "
+                f"≈ +{number(s.nll_bias_nats, 2)} |"
+            )
+        lines.append("")
+    return "\n".join([*lines, *(f"- {key}: {value}" for key, value in _facts(result).items()), ""])
+
+
+def _gain_text(gain: InputGain | None, factor: float, decimals: int) -> str:
+    if gain is None:
+        return "– | –"
+    error = "" if gain.standard_error is None else f" ± {factor * gain.standard_error:.{decimals}f}"
+    return f"{number(factor * gain.mean, decimals)}{error} | {gain.share_improved:.0%}"

@@ -1,0 +1,301 @@
+"""The result file, version 1: one JSON object per evaluated model.
+
+A number that could not be had is ``null``; every other one is finite. See the README for what each key means.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fusionvae_bench.atomic import write_atomically
+from fusionvae_bench.errors import ResultError
+from fusionvae_bench.tiles import SCORE, Scores
+
+if TYPE_CHECKING:
+    from fusion_datasets import FusionBatch
+
+FORMAT = "fusionvae-bench result"
+FORMAT_VERSION = 1
+AVERAGE = "avg"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Scores for one number of inputs, or their plain mean over 0–3; averages over the images unless said otherwise.
+
+    Attributes:
+        nll_nats: negative log-likelihood, nats per image.
+        nll_bits_per_dim: the same in bits per dimension (the tables print × 10²).
+        nll_standard_error: of ``nll_nats``, over images, nats.
+        nll_sampling_error: part of it that is due to the finite number of importance samples, nats.
+        nll_bias_nats: first-order estimate, ½ · squared relative error of the weights, by which a finite number of
+            samples makes ``nll_nats`` too large.
+        ess: effective sample size.
+        ess_median: median of the same over the images.
+        pareto_k: median over the images of the tail shape of the weights.
+        pareto_k_unreliable_share: share of images above 0.7.
+        mse_min: least mean squared error over the draws.
+        mse_min_standard_error: over images.
+        mse_one: expected error of one draw.
+        mse_one_standard_error: over images.
+        mse_mean: error of the mean of the draws.
+        mse_mean_standard_error: over images.
+        pixel_standard_deviation: spread of the draws, root of its mean square over pixels and images.
+    """
+
+    nll_nats: float | None = None
+    nll_bits_per_dim: float | None = None
+    nll_standard_error: float | None = None
+    nll_sampling_error: float | None = None
+    nll_bias_nats: float | None = None
+    ess: float | None = None
+    ess_median: float | None = None
+    pareto_k: float | None = None
+    pareto_k_unreliable_share: float | None = None
+    mse_min: float | None = None
+    mse_min_standard_error: float | None = None
+    mse_one: float | None = None
+    mse_one_standard_error: float | None = None
+    mse_mean: float | None = None
+    mse_mean_standard_error: float | None = None
+    pixel_standard_deviation: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputGain:
+    """What going from ``before`` to ``after`` inputs brings, image by image; positive is better.
+
+    Attributes:
+        before: number of inputs.
+        after: the next larger number of inputs.
+        metric: ``nll_nats`` or ``mse_min``.
+        mean: average decrease.
+        standard_error: of the paired differences over images.
+        share_improved: share of images that improve, in [0, 1].
+    """
+
+    before: int
+    after: int
+    metric: str
+    mean: float
+    standard_error: float | None
+    share_improved: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One model, scored on one split of one data set.
+
+    Attributes:
+        benchmark: name, such as ``fusion-mnist``.
+        title: name in print.
+        split: the split scored.
+        is_stand_in: whether the images are rendered look-alikes, whose scores say nothing about the originals.
+        dataset_digest: hex digest of the data.
+        dataset_source: where the images come from.
+        model_kind: such as ``fusionvae``.
+        model_name: name of the weights.
+        weights_digest: hex digest of the weights.
+        config: the model's configuration.
+        num_parameters: trainable numbers.
+        training: summary of the training, if known.
+        num_images: images scored, the first ones of the split.
+        num_samples: S, for the likelihood as for MSE_min.
+        num_inputs: numbers of inputs scored.
+        seed: of all randomness.
+        num_dims: dimensions that bits per dimension divide by.
+        entropy_floor_nats: least mean NLL possible for the images scored, if the likelihood has one.
+        scores: by number of inputs ("0", "1", …), and "avg" where 0–3 were all scored.
+        gains: what each further input brings.
+        warnings: what a reader must know.
+        seconds: time spent scoring.
+        device: what it ran on.
+        created: UTC time, ISO 8601.
+        versions: of the packages.
+        git_commit: of the code, if known.
+        fingerprint: identity of weights, data and settings, the number of images apart.
+        per_image: scores of each image, [images, numbers of inputs] of `tiles.SCORE`; not part of the file.
+    """
+
+    benchmark: str
+    title: str
+    split: str
+    is_stand_in: bool
+    dataset_digest: str
+    dataset_source: dict[str, Any]
+    model_kind: str
+    model_name: str
+    weights_digest: str | None
+    config: dict[str, Any]
+    num_parameters: int | None
+    training: dict[str, Any] | None
+    num_images: int
+    num_samples: int
+    num_inputs: tuple[int, ...]
+    seed: int
+    num_dims: int
+    entropy_floor_nats: float | None
+    scores: dict[str, Score]
+    gains: tuple[InputGain, ...]
+    warnings: tuple[str, ...]
+    seconds: float
+    device: str
+    created: str
+    versions: dict[str, Any]
+    git_commit: str | None
+    fingerprint: str
+    per_image: Scores | None = field(default=None, compare=False, repr=False)
+
+    def score(self, num_inputs: int | str) -> Score | None:
+        """Return the scores of a number of inputs, or of "avg"; None if they were not measured."""
+        return self.scores.get(str(num_inputs))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object that `write_result` writes."""
+        header = {"format": FORMAT, "format_version": FORMAT_VERSION}
+        document = header | dataclasses.asdict(dataclasses.replace(self, per_image=None))
+        del document["per_image"]
+        finite: dict[str, Any] = _without_nan(document)
+        return finite
+
+
+def write_result(result: Result, path: Path | str) -> None:
+    """Write a result file; it appears whole or not at all."""
+    text = json.dumps(result.to_dict(), indent=1, allow_nan=False, ensure_ascii=False)
+    write_atomically(Path(path), (text + "\n").encode())
+
+
+def write_per_image(result: Result, rows: FusionBatch, path: Path | str) -> None:
+    """Write the scores of each image and number of inputs as CSV; what could not be had stays empty.
+
+    Args:
+        result: fresh from `evaluate`.
+        rows: the images scored, for their positions and labels in the source.
+        path: of the CSV file.
+    """
+    assert result.per_image is not None
+    assert SCORE.names is not None
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["row", "index", "label", "num_inputs", *SCORE.names])
+    for row, image in enumerate(result.per_image):
+        label = "" if rows.label is None else rows.label[row]
+        for k, score in zip(result.num_inputs, image, strict=True):
+            values = ["" if math.isnan(value) else repr(float(value)) for value in score]
+            table.writerow([row, rows.index[row], label, k, *values])
+    write_atomically(Path(path), text.getvalue().encode())
+
+
+def read_result(path: Path | str) -> Result:
+    """Read and check a result file.
+
+    Raises:
+        ResultError: if it is missing, no result file, damaged, or of another version.
+    """
+    document = _read_object(Path(path))
+    if document.get("format") != FORMAT:
+        raise ResultError(
+            f"{path} is no result file: its format is {document.get('format')!r}, expected {FORMAT!r}; "
+            "write one with `fusion-bench run`"
+        )
+    if document.get("format_version") != FORMAT_VERSION:
+        raise ResultError(
+            f"{path} has version {document.get('format_version')!r}, expected {FORMAT_VERSION}; "
+            "use the fusionvae-bench that wrote it, or run it again with this one"
+        )
+    try:
+        return _build(Result, document, "the file")
+    except (TypeError, ValueError) as error:
+        raise ResultError(f"{path} is damaged: {error}; run it again") from error
+
+
+def find_results(folder: Path | str) -> list[tuple[Path, Result]]:
+    """Read every result file below a folder, sorted by path; other JSON files are passed over.
+
+    Raises:
+        ResultError: if there is no such folder, or one of its result files is damaged or of another version.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ResultError(f"{folder} is not a folder; expected one with result files of `fusion-bench run`")
+    found = []
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            document = _read_object(path)
+        except ResultError:
+            continue
+        if document.get("format") == FORMAT:
+            found.append((path, read_result(path)))
+    return found
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ResultError(
+            f"{path} cannot be read: {error.strerror or error}; expected a result file of `fusion-bench run`"
+        ) from error
+    except ValueError as error:
+        raise ResultError(f"{path} is not JSON ({error}); expected a result file of `fusion-bench run`") from error
+    if not isinstance(document, dict):
+        raise ResultError(f"{path} holds a {type(document).__name__}, expected one JSON object")
+    return document
+
+
+def _without_nan(value: Any) -> Any:
+    """Replace numbers that JSON cannot hold by null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return value
+
+
+Record = TypeVar("Record")
+
+
+def _build(record: type[Record], document: Any, where: str) -> Record:
+    """Make a dataclass of a JSON object; unknown keys are passed over, so that later versions may add some."""
+    if not isinstance(document, dict):
+        raise TypeError(f"{where} should be an object, got {document!r:.40}")
+    hints = typing.get_type_hints(record)
+    values = {}
+    for entry in dataclasses.fields(record):  # type: ignore[arg-type]
+        if entry.name in document:
+            values[entry.name] = _convert(document[entry.name], hints[entry.name], f"{where}'s {entry.name}")
+        elif entry.default is dataclasses.MISSING:
+            raise TypeError(f"{where} lacks {entry.name!r}")
+    return record(**values)
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    """Check a JSON value against a type hint; tuples and dataclasses are restored."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _convert(value, arguments[0], where)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _build(hint, value, where)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_convert(item, arguments[0], f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {key: _convert(item, arguments[1], f"{where}[{key}]") for key, item in value.items()}
+    if hint is Any:
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    expected = origin or hint
+    if isinstance(value, expected) and not (expected is int and isinstance(value, bool)):
+        return value
+    raise TypeError(f"{where} should be of type {getattr(expected, '__name__', expected)}, got {value!r:.40}")

@@ -1,0 +1,190 @@
+import json
+import re
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from fusion_datasets.cli import main as datasets
+from fusionvae_bench import read_result
+from fusionvae_bench.cli import main
+from fusionvae_model import FusionVAE
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with data of stand-in digits and an untrained model."""
+    folder = tmp_path_factory.mktemp("bench")
+    arguments = ["build", "mnist", "--source", "stand-in", "--limit", "12", "--output", str(folder / "data.h5")]
+    built = CliRunner().invoke(datasets, arguments)
+    assert built.exit_code == 0, built.output
+    FusionVAE.from_preset("fusion-mnist-small").save_pretrained(folder / "model", training={"epochs": 0, "seed": 1})
+    lines = [
+        {"step": s, "epoch": s / 10, "seconds": s, "elbo_nats": -500 / s, "beta": min(1, s / 9)} for s in range(1, 40)
+    ]
+    log = "\n".join(map(json.dumps, lines)) + '\n{"step": 40, "ep'  # cut short by a kill
+    (folder / "model" / "log.jsonl").write_text(log)
+    return folder
+
+
+def call(*arguments: object) -> click.testing.Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def run(place: Path, output: Path, *more: object) -> click.testing.Result:
+    base = ("run", "--weights", place / "model", "--data", place / "data.h5", "-o", output)
+    return call(*base, "--limit", 6, "--num-samples", 7, *more)
+
+
+def test_run_scores_and_says_so(place, tmp_path):
+    done = run(place, tmp_path / "r.json", "--per-image")
+    assert done.exit_code == 0, done.output
+    result = read_result(tmp_path / "r.json")
+    assert (result.num_images, result.num_samples, result.num_inputs) == (6, 7, (0, 1, 2, 3))
+    assert result.is_stand_in
+    assert result.model_name == "model"
+    assert result.training == {"epochs": 0, "seed": 1}
+    assert result.num_parameters == FusionVAE.from_preset("fusion-mnist-small").num_parameters
+    assert result.entropy_floor_nats > 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["r.json", "r.per-image.csv"]
+    assert "Stand-in images" in done.stdout
+    assert "6/6 images" in done.stderr
+    assert str(place) not in (tmp_path / "r.json").read_text()
+
+
+def test_a_second_call_reuses_the_first(place, tmp_path):
+    run(place, tmp_path / "r.json")
+    before = (tmp_path / "r.json").stat().st_mtime_ns
+    done = run(place, tmp_path / "r.json", "--json")
+    assert done.exit_code == 0
+    assert "already" in done.stderr
+    assert json.loads(done.stdout)["num_images"] == 6
+    assert (tmp_path / "r.json").stat().st_mtime_ns == before
+
+
+def test_other_settings_do_not_overwrite_without_force(place, tmp_path):
+    run(place, tmp_path / "r.json")
+    refused = run(place, tmp_path / "r.json", "--seed", 1)
+    assert refused.exit_code == 1
+    assert "--force" in refused.stderr
+    assert read_result(tmp_path / "r.json").seed == 0
+    assert run(place, tmp_path / "r.json", "--seed", 1, "--force").exit_code == 0
+    assert read_result(tmp_path / "r.json").seed == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--num-inputs", 0, 3), (0, 3)),
+        (("--num-inputs", 2), (2,)),
+        (("--num-inputs", 0, "--num-inputs", 1), (0, 1)),
+        (("--num-inputs", 1, 2, "--seed", 4), (1, 2)),
+    ],
+)
+def test_several_numbers_may_follow_one_flag(place, tmp_path, words, expected):
+    done = run(place, tmp_path / "r.json", "--dry-run", "--json", *words)
+    assert tuple(json.loads(done.stdout)["num_inputs"]) == expected
+
+
+def test_a_dry_run_writes_nothing(place, tmp_path):
+    done = run(place, tmp_path / "r.json", "--dry-run")
+    assert done.exit_code == 0
+    assert "images: 6" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("run",), ("run", "--num-samples", "0"), ("report", "--format", "pdf"), ("report", "--data", "x.h5"), ("score",)],
+)
+def test_wrong_usage_exits_with_2(words):
+    assert call(*words).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"--weights": "nowhere"}, "nowhere"),
+        ({"--weights": "no_such_module:make"}, "no_such_module"),
+        ({"--data": "nothing.h5"}, "nothing.h5"),
+        ({"--split": "train"}, "frozen inputs"),
+        ({"--num-inputs": 5}, "stores 3 inputs"),
+        ({"--device": "cuda"}, "no CUDA"),
+    ],
+)
+def test_what_fails_is_one_sentence(place, tmp_path, change, expected):
+    import torch
+
+    if "--device" in change and torch.cuda.is_available():
+        pytest.skip("has a CUDA device")
+    options = {"--weights": place / "model", "--data": place / "data.h5", "-o": tmp_path / "r.json", **change}
+    done = call("run", *(word for pair in options.items() for word in pair))
+    assert done.exit_code == 1
+    assert expected in done.stderr
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_third_partys_factory_is_scored(place, tmp_path):
+    arguments = ("run", "--weights", "stand_ins:toy", "--data", place / "data.h5", "--limit", 3, "--num-samples", 4)
+    done = call(*arguments, "-o", tmp_path / "r.json")
+    assert done.exit_code == 0, done.output
+    assert read_result(tmp_path / "r.json").model_name == "stand_ins:toy"
+
+
+def test_report_without_results_prints_dashes(tmp_path):
+    done = call("report", "--results", tmp_path)
+    assert done.exit_code == 0
+    assert "| FusionVAE | paper | **15.93** |" in done.stdout
+    assert "no result files" in done.stderr
+
+
+def test_report_of_a_broken_result_is_one_sentence(tmp_path):
+    (tmp_path / "r.json").write_text('{"format": "fusionvae-bench result", "format_version": 1}')
+    done = call("report", "--results", tmp_path)
+    assert done.exit_code == 1
+    assert "r.json is damaged" in done.stderr
+    assert done.stdout == ""
+
+
+def test_the_page_stands_alone(place, tmp_path):
+    run(place, tmp_path / "results" / "r.json")
+    page = tmp_path / "report" / "index.html"
+    words = ("--weights", place / "model", "--data", place / "data.h5")
+    done = call("report", "--results", tmp_path / "results", "-o", page, *words)
+    assert done.exit_code == 0, done.output
+    text = page.read_text()
+    links = re.findall(r"(?:src|href)=[\"']([^\"'#]{1,30})", text)
+    assert all(link.startswith("data:image/png;base64") for link in links)
+    assert "<script" not in text
+    assert "@import" not in text
+    for phrase in ("Stand-in images.", "What each further input brings", "How it learnt", "Pareto", "Data digest"):
+        assert phrase in text
+    hypotheses = re.findall(r"alt=\"hypothesis", text)
+    assert len(hypotheses) == 3 * 4 * 5
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+
+
+def test_the_page_without_results_is_the_papers_table(tmp_path):
+    done = call("report", "--results", tmp_path, "--format", "html")
+    assert done.exit_code == 0, done.output
+    assert "No results yet" in done.stdout
+    assert "15.93" in done.stdout
+
+
+def test_a_score_below_the_floor_is_shouted(place, tmp_path, monkeypatch):
+    import stand_ins
+
+    original = stand_ins.Toy.log_importance_weights
+    monkeypatch.setattr(
+        stand_ins.Toy, "log_importance_weights", lambda *args, **kwargs: original(*args, **kwargs) + 1e4
+    )
+    words = ("--weights", "stand_ins:toy", "--data", place / "data.h5", "--limit", 2, "--num-samples", 3)
+    done = call("run", *words, "-o", tmp_path / "r.json")
+    assert "WARNING" in done.stderr
+    assert "bug" in done.stderr
+    assert "Something is wrong" in call("report", "--results", tmp_path, "--format", "html").stdout
+    assert "Warning" in call("report", "--results", tmp_path).stdout

@@ -1,0 +1,217 @@
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from stand_ins import Config, MemoryData, Toy
+
+from fusionvae_bench import evaluate
+from fusionvae_bench.errors import DataError, ModelError, NonFiniteWeightError, ResultError
+from fusionvae_bench.metrics import bits_per_dim
+from fusionvae_bench.tiles import TILE_ROWS
+
+
+def same_but_for_time(first, second) -> bool:
+    times = {"seconds": 0.0, "created": ""}
+    return dataclasses.replace(first, **times) == dataclasses.replace(second, **times)
+
+
+def test_scores_are_averages_over_the_images():
+    result = evaluate(Toy(), MemoryData(), 30, seed=3)
+    images = result.per_image
+    assert images.shape == (50, 4)
+    for column, k in enumerate(result.num_inputs):
+        score, nats = result.score(k), images["nll_nats"][:, column]
+        assert score.nll_nats == pytest.approx(nats.mean())
+        assert score.nll_standard_error == pytest.approx(nats.std(ddof=1) / np.sqrt(50))
+        assert score.nll_bits_per_dim == pytest.approx(bits_per_dim(nats.mean(), 16))
+        assert score.mse_min == pytest.approx(images["mse_min"][:, column].mean())
+        assert score.ess == pytest.approx(images["ess"][:, column].mean())
+        assert 1 <= score.ess <= 30
+    average = result.score("avg")
+    assert average.nll_nats == pytest.approx(np.mean([result.score(k).nll_nats for k in range(4)]))
+    paired = images["nll_nats"].mean(1)
+    assert average.nll_standard_error == pytest.approx(paired.std(ddof=1) / np.sqrt(50))
+
+
+def test_gains_pair_the_images():
+    result = evaluate(Toy(), MemoryData(), 20)
+    (gain,) = [g for g in result.gains if g.metric == "nll_nats" and g.after == 2]
+    nats = result.per_image["nll_nats"]
+    difference = nats[:, 1] - nats[:, 2]
+    assert gain.mean == pytest.approx(difference.mean())
+    assert gain.share_improved == pytest.approx((difference > 0).mean())
+    assert gain.standard_error == pytest.approx(difference.std(ddof=1) / np.sqrt(50))
+
+
+@pytest.mark.parametrize("limit", [1, TILE_ROWS - 1, TILE_ROWS, TILE_ROWS + 7, 50])
+def test_the_score_of_an_image_does_not_depend_on_the_limit(limit):
+    whole, part = evaluate(Toy(), MemoryData(), 30), evaluate(Toy(), MemoryData(), 30, limit)
+    assert part.num_images == limit
+    np.testing.assert_array_equal(part.per_image, whole.per_image[:limit])
+    assert part.fingerprint == whole.fingerprint
+
+
+def test_mse_does_not_depend_on_which_other_numbers_of_inputs_are_asked_for():
+    whole, part = evaluate(Toy(), MemoryData(), 10), evaluate(Toy(), MemoryData(), 10, num_inputs=(2,))
+    np.testing.assert_array_equal(part.per_image["mse_min"][:, 0], whole.per_image["mse_min"][:, 2])
+    assert set(part.scores) == {"2"}  # no average without the paper's four
+    assert part.gains == ()
+
+
+def test_seeds_matter_and_repeat():
+    first, again, other = (evaluate(Toy(), MemoryData(), 10, 20, seed=s) for s in (0, 0, 1))
+    assert same_but_for_time(first, again)
+    assert (first.per_image["nll_nats"] != other.per_image["nll_nats"]).all()
+
+
+def test_the_average_floor_is_stored_and_a_score_below_it_is_called_a_bug():
+    class Flattering(Toy):
+        gift = 0.0
+
+        def log_importance_weights(self, *args, **kwargs):
+            return super().log_importance_weights(*args, **kwargs) + self.gift
+
+    honest = evaluate(Toy(), MemoryData(), 10)
+    assert 0 < honest.entropy_floor_nats < honest.score(3).nll_nats
+    gaps = [honest.score(k).nll_nats - honest.entropy_floor_nats for k in range(4)]
+    model = Flattering()
+    model.gift = min(gaps) - 0.01
+    assert evaluate(model, MemoryData(), 10).warnings == ()
+    model.gift = max(gaps) + 0.01
+    (warning, *others) = evaluate(model, MemoryData(), 10).warnings
+    assert len(others) == 4  # each k, and the average
+    assert "below the entropy of the grey values" in warning
+    assert "bug" in warning
+
+
+def test_another_likelihood_has_no_floor():
+    model = Toy()
+    model.config = Config(likelihood="discretized-logistic", nll_size=4)
+    assert evaluate(model, MemoryData(), 5, 5).entropy_floor_nats is None
+
+
+def test_what_a_model_does_not_offer_is_left_out():
+    class OnlyLikelihood:
+        log_importance_weights = Toy.log_importance_weights
+        _mean = Toy._mean
+        level, seen = torch.tensor(0.1), 0
+
+    class OnlySample:
+        sample = Toy.sample
+        _mean = Toy._mean
+        level, size = torch.tensor(0.1), 6
+
+    with torch.no_grad():
+        likelihood, sampler = (evaluate(m(), MemoryData(), 6, 10) for m in (OnlyLikelihood, OnlySample))
+    assert likelihood.score(1).mse_min is None
+    assert likelihood.score(1).nll_nats > 0
+    assert {g.metric for g in likelihood.gains} == {"nll_nats"}
+    assert sampler.score(1).nll_nats is None
+    assert sampler.entropy_floor_nats is None
+    assert sampler.score(1).mse_min > 0
+
+
+def test_a_broken_weight_is_named_by_its_row_in_the_data():
+    class Broken(Toy):
+        def log_importance_weights(self, target, *args, **kwargs):
+            weights = super().log_importance_weights(target, *args, **kwargs)
+            weights[5] = torch.where(torch.tensor(self.seen > TILE_ROWS), torch.inf, weights[5])
+            return weights
+
+    with pytest.raises(NonFiniteWeightError, match="image 25, sample 0"):
+        evaluate(Broken(), MemoryData(), 10, num_inputs=(1,))
+
+
+def test_an_evaluation_resumes_from_its_tiles(tmp_path):
+    folder = tmp_path / "r.json.partial"
+    evaluate(Toy(), MemoryData(), 10, limit=2 * TILE_ROWS, partial=folder)
+    model = Toy()
+    resumed = evaluate(model, MemoryData(), 10, partial=folder)
+    assert model.seen == 10 * 1  # the third tile alone, in one chunk
+    assert same_but_for_time(resumed, evaluate(Toy(), MemoryData(), 10))
+
+
+def test_tiles_of_other_settings_are_refused(tmp_path):
+    folder = tmp_path / "r.json.partial"
+    evaluate(Toy(), MemoryData(), 10, limit=5, partial=folder)
+    for change in ({"seed": 1}, {"num_samples": 11}, {"num_inputs": (0, 1)}):
+        with pytest.raises(ResultError, match="--force"):
+            evaluate(Toy(), MemoryData(), **{"num_samples": 10, "partial": folder, **change})
+    with pytest.raises(ResultError, match="--force"):
+        evaluate(Toy(), MemoryData(digest="e" * 64), 10, partial=folder)
+    trained = Toy()
+    torch.nn.init.constant_(trained.level, 0.2)
+    with pytest.raises(ResultError, match="--force"):
+        evaluate(trained, MemoryData(), 10, partial=folder)
+
+
+def test_a_damaged_tile_is_named(tmp_path):
+    folder = tmp_path / "r.json.partial"
+    evaluate(Toy(), MemoryData(), 10, limit=5, partial=folder)
+    (folder / "tile-000000.npz").write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(ResultError, match=r"tile-000000.npz cannot be read .*; delete it"):
+        evaluate(Toy(), MemoryData(), 10, partial=folder)
+
+
+SCRIPT = """
+from fusionvae_bench import evaluate, write_result
+from pathlib import Path
+from stand_ins import MemoryData, Toy
+write_result(evaluate(Toy(), MemoryData(), 10, partial=Path("r.json.partial")), "r.json")
+"""
+
+
+def test_kill_minus_nine_leaves_nothing_half_written_and_costs_one_tile(tmp_path):
+    from fusionvae_bench import read_result
+
+    def call(**variables: str) -> int:
+        paths = {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            [sys.executable, "-c", SCRIPT], cwd=tmp_path, env={**os.environ, **paths, **variables}, check=False
+        ).returncode
+
+    assert call(TOY_DIES_AFTER=str(2 * TILE_ROWS)) == -signal.SIGKILL
+    assert not (tmp_path / "r.json").exists()
+    tiles = sorted(p.name for p in (tmp_path / "r.json.partial").iterdir())
+    assert tiles == ["fingerprint", "tile-000000.npz", "tile-000001.npz"]
+    assert call(TOY_DIES_AFTER="10") == 0  # only the ten rows of the last tile were left
+    assert same_but_for_time(read_result(tmp_path / "r.json"), evaluate(Toy(), MemoryData(), 10))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "expected"),
+    [
+        ({"model": object()}, ModelError, "neither log_importance_weights nor sample"),
+        ({"model": Toy(nll_size=6)}, ModelError, "6×6 pixels, FusionMNIST is scored over 4×4"),
+        ({"num_inputs": (0, 4)}, DataError, "stores 3 inputs"),
+        ({"num_inputs": (1, 0)}, DataError, "ascending"),
+        ({"num_inputs": ()}, DataError, "empty"),
+        ({"num_samples": 0}, DataError, "at least 1"),
+        ({"limit": 0}, DataError, "at least 1"),
+        ({"seed": -1}, DataError, "0 or more"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_before_any_work(change, error, expected):
+    with pytest.raises(error, match=expected):
+        evaluate(**{"model": Toy(), "data": MemoryData(), **change})
+
+
+def test_a_model_for_other_images_is_refused():
+    model = Toy()
+    model.config = Config(image_size=64, channels=3, nll_size=4)
+    with pytest.raises(ModelError, match="64×64×3, FusionMNIST has 6×6×1"):
+        evaluate(model, MemoryData())
+
+
+def test_a_split_without_frozen_inputs_is_refused():
+    data = MemoryData(split="train")
+    rows = data.read
+    data.read = lambda start, stop: type(rows(0, 1))(**{**vars(rows(start, stop)), "inputs": None})
+    with pytest.raises(DataError, match="no frozen inputs"):
+        evaluate(Toy(), data)
