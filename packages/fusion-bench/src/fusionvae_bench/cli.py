@@ -21,6 +21,7 @@ from fusionvae_bench.evaluate import Request, check_request, evaluate, fingerpri
 from fusionvae_bench.results import Result, find_results, read_result, write_per_image, write_result
 from fusionvae_bench.tables import score_tables, to_markdown
 from fusionvae_model import FusionVAE, FusionVAEError
+from fusionvae_model.device import keep_freed_memory
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -111,6 +112,7 @@ def run(
     request = Request(num_samples=num_samples, limit=limit, num_inputs=num_inputs, seed=seed)
     where, partial = _device(device), output.with_name(f"{output.name}.partial")
     with FusionDataset(data_path, split) as data:
+        keep_freed_memory()
         model = _load(weights, where)
         check_request(model, data, request)
         earlier = None if force else _earlier(output, fingerprint(model, data, request, where), request, data)

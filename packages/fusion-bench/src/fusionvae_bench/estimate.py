@@ -16,10 +16,11 @@ from fusionvae_bench.importance import ImportanceStream
 from fusionvae_bench.metrics import DrawErrors, DrawStream
 from fusionvae_bench.protocol import LikelihoodModel, SamplingModel, draw, weigh
 
-PIXELS_PER_CALL = MappingProxyType({"cpu": 128 * 32 * 32, "cuda": 4096 * 32 * 32})
+PIXELS_PER_CALL = MappingProxyType({"cpu": 2048 * 32 * 32, "cuda": 16384 * 32 * 32})
 """Decoded pixels that one call of the model is asked for, by device: the memory of an estimate does not grow with S.
 
-On a CPU what fits the caches is fastest, on a GPU what keeps it busy. It cuts the random stream, so it is fixed.
+A call encodes its images once, so large calls pay; a model may decode them in smaller passes of its own. It cuts the
+random stream, so it is fixed.
 """
 
 

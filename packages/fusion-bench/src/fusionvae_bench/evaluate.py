@@ -22,7 +22,7 @@ from fusionvae_bench.estimate import estimate_draws, estimate_nll, pixels_per_ca
 from fusionvae_bench.importance import RELIABLE_PARETO_K
 from fusionvae_bench.metrics import bits_per_dim, entropy_floor, mean_and_standard_error, paired_gain
 from fusionvae_bench.progress import Progress
-from fusionvae_bench.protocol import LikelihoodModel, SamplingModel
+from fusionvae_bench.protocol import FoldableModel, LikelihoodModel, SamplingModel
 from fusionvae_bench.provenance import git_commit, versions
 from fusionvae_bench.results import AVERAGE, FORMAT_VERSION, InputGain, Result, Score
 from fusionvae_bench.tiles import POSTERIOR, PRIOR, SCORE, TILE_ROWS, Scores, Tile, TileStore, tiles
@@ -97,6 +97,7 @@ def evaluate(
     store = TileStore(partial, identity) if partial else None
     num_images, num_dims = request.num_images(data), data.spec.num_dims
 
+    scorer = model.folded() if isinstance(model, FoldableModel) else model
     scores = np.empty((num_images, len(request.num_inputs)), SCORE)
     floors = np.empty(num_images)
     seconds = 0.0
@@ -109,7 +110,7 @@ def evaluate(
             finished = store.read(tile) if store else None
             if finished is None:
                 started = time.perf_counter()
-                finished = _score(model, batch, tile, request, where), time.perf_counter() - started
+                finished = _score(scorer, batch, tile, request, where), time.perf_counter() - started
                 if store:
                     store.write(tile, *finished)
                 progress.advance(count)

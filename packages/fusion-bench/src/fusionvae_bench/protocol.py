@@ -53,6 +53,15 @@ class SamplingModel(Protocol):
         ...
 
 
+@runtime_checkable
+class FoldableModel(Protocol):
+    """A model that has a faster form of itself for inference; optional."""
+
+    def folded(self) -> Any:
+        """Return an equal model that offers the same methods."""
+        ...
+
+
 def offers(method: Callable[..., Any], keyword: str) -> bool:
     """Tell whether a method takes this keyword, by its signature."""
     parameters = inspect.signature(method).parameters.values()
