@@ -1,0 +1,174 @@
+"""The command ``fusionvae``: train, fuse, info."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fusionvae_model import __version__
+from fusionvae_model.checkpoint import read_training_summary
+from fusionvae_model.config import PRESETS
+from fusionvae_model.errors import FusionVAEError
+from fusionvae_model.fusionvae import FusionVAE
+
+
+class _OneSentenceErrors(click.Group):
+    """Turns a stated failure into one sentence on stderr and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FusionVAEError as error:
+            raise click.ClickException(" ".join(str(error).split())) from error
+
+
+class _FiniteRange(click.FloatRange):
+    """A range of numbers, to which "nan" and "inf" do not belong."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+SEED = click.IntRange(min=0, max=2**63 - 1)
+DEVICE = click.Choice(["auto", "cpu", "cuda"])
+
+
+@click.group(cls=_OneSentenceErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fusionvae")
+def main() -> None:
+    """Train FusionVAE, fuse images with it, look at it."""
+
+
+@main.command()
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Benchmark file (HDF5) to train on.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--model", type=click.Choice(["fusionvae"]), default="fusionvae", show_default=True, help="Kind.")
+@click.option("--preset", "preset_name", type=click.Choice(list(PRESETS)), default="fusion-mnist", show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), help="Length instead of the preset's.")
+@click.option("--minutes", type=_FiniteRange(min=0, min_open=True), help="Length in wall time instead.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Targets per step instead of the preset's.")
+@click.option("--device", type=DEVICE, default="auto", show_default=True)
+@click.option("--precision", type=click.Choice(["32", "bf16"]), default="32", show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
+@click.option("--resume", is_flag=True, help="Continue the run in --output (or begin it).")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, write nothing.")
+def train(
+    data: Path,
+    output: Path,
+    model: str,
+    preset_name: str,
+    epochs: int | None,
+    minutes: float | None,
+    batch_size: int | None,
+    device: str,
+    precision: str,
+    seed: int,
+    resume: bool,
+    dry_run: bool,
+) -> None:
+    """Train a model; at the end --output is a folder for `fuse`, `fusion-bench run` and from_pretrained.
+
+    The same call with --resume continues after an interruption, also after kill -9.
+    """
+    if epochs is not None and minutes is not None:
+        raise click.UsageError("choose --epochs or --minutes, not both")
+    from fusionvae_model import training  # it needs fusion-datasets, which `fuse` and `info` do without
+
+    settings: dict[str, Any] = {
+        "preset_name": preset_name,
+        "epochs": epochs,
+        "minutes": minutes,
+        "batch_size": batch_size,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+        "resume": resume,
+    }
+    if dry_run:
+        trainer = training.prepare(data, output, **settings)
+        seconds = trainer.measure_step_seconds(seconds=3)
+        left = trainer.run.total_steps - trainer.step
+        plan = {
+            **trainer.run.to_dict(),
+            "parameters": trainer.model.num_parameters,
+            "steps_done": trainer.step,
+            "steps_left": left,
+            "seconds_per_step": round(seconds, 4),
+            "minutes_left": round(left * seconds / 60, 1),
+        }
+        click.echo(json.dumps(plan, indent=2))
+        return
+    summary = training.train(data, output, **settings)
+    click.echo(f"{output}: {summary['steps']} steps, {summary['epochs']} epochs, {summary['seconds']} s of training")
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(folder: Path, as_json: bool) -> None:
+    """Print what a model is and how it was trained."""
+    model = FusionVAE.from_pretrained(folder)
+    values: dict[str, Any] = {
+        "parameters": model.num_parameters,
+        "model": model.config.to_dict(),
+        "training": read_training_summary(folder),
+    }
+    if as_json:
+        click.echo(json.dumps(values, indent=2))
+        return
+    click.echo(f"{model.config.kind} with {model.num_parameters:,} parameters")
+    for section in ("model", "training"):
+        if values[section]:
+            click.echo(f"\n{section}")
+            for key, value in _flat(values[section]):
+                click.echo(f"  {key}: {value}")
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        name = prefix + key.replace("_", " ")
+        if isinstance(value, dict):
+            yield from _flat(value, f"{name}, ")
+        else:
+            yield name, ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+@main.command()
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--weights", required=True, type=click.Path(path_type=Path), help="Folder of a trained model.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Sheet to write (PNG).")
+@click.option("--samples", type=click.IntRange(min=2), default=8, show_default=True, help="Hypotheses to draw.")
+@click.option("--temperature", type=_FiniteRange(min=0), default=1.0, show_default=True)
+@click.option("--fit", type=click.Choice(["crop", "pad", "stretch"]), default="crop", show_default=True)
+@click.option("--device", type=DEVICE, default="auto", show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
+def fuse(
+    images: tuple[Path, ...],
+    weights: Path,
+    output: Path,
+    samples: int,
+    temperature: float,
+    fit: str,
+    device: str,
+    seed: int,
+) -> None:
+    """Fuse IMAGES of one thing into hypotheses of the clean image; without images, imagine some.
+
+    The sheet shows the inputs, the hypotheses, their mean, and where they disagree. A transparent pixel counts as
+    hidden.
+    """
+    from fusionvae_model import sheets
+    from fusionvae_model.device import resolve_device
+
+    model = FusionVAE.from_pretrained(weights, device=resolve_device(device))
+    inputs = sheets.read_inputs(images, model.config, fit=fit)
+    fusion = sheets.fuse(model, inputs, num_samples=samples, temperature=temperature, seed=seed)
+    sheets.write_sheet(output, fusion)
+    deviation = float(fusion.standard_deviation.mean())
+    click.echo(f"{output}: {len(images)} inputs, {samples} hypotheses, mean uncertainty {deviation:.3f} of full scale")

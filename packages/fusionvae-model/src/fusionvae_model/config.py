@@ -1,0 +1,192 @@
+"""Every setting of a model and of its training, and the presets: one row each."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Self
+
+from fusionvae_model.errors import FusionVAEError
+
+
+class _Config:
+    """Conversion to and from JSON, shared by the two configurations."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary that :meth:`from_dict` reads back."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Read what :meth:`to_dict` wrote.
+
+        Raises:
+            FusionVAEError: If a key is unknown or missing, or a value is impossible.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        if unknown := sorted(values.keys() - names):
+            raise FusionVAEError(
+                f"the configuration has unknown keys {', '.join(unknown)}; expected some of "
+                f"{', '.join(sorted(names))}: was it written by another version of fusionvae-model?"
+            )
+        tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        try:
+            return cls(**tuples)
+        except TypeError as error:
+            raise FusionVAEError(f"the configuration is incomplete: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(_Config):
+    """The architecture (paper Sec. 4.3, App. A, Tab. 6).
+
+    Attributes:
+        kind: Which model: ``"fusionvae"``.
+        image_size: Rows and columns of an image, in pixels.
+        channels: Channels ``c`` of an image.
+        nll_size: Side of the centre square whose pixels the likelihood estimate counts (28 for FusionMNIST, whose
+            images are 28×28 in a frame of zeros). Training counts all pixels.
+        likelihood: ``"bernoulli"``.
+        groups_per_scale: Latent groups of each scale, coarse to fine (the order of the walk).
+        latent_channels: Channels ``m`` of each ``z_l``.
+        base_channels: Channels of the features at full resolution; they double with every halving.
+        preprocessing_blocks: Halvings of the resolution before the first latent scale.
+        cells_per_block: Cells of a pre- or post-processing block, the one that halves or doubles included.
+        encoder_cells: Residual cells per latent group, bottom-up.
+        decoder_cells: Residual cells per latent group, top-down.
+    """
+
+    kind: str = "fusionvae"
+    image_size: int
+    channels: int
+    nll_size: int
+    likelihood: str
+    groups_per_scale: tuple[int, ...]
+    latent_channels: int
+    base_channels: int
+    preprocessing_blocks: int
+    cells_per_block: int
+    encoder_cells: int
+    decoder_cells: int
+
+    def __post_init__(self) -> None:
+        """Check that the pieces fit together."""
+        if self.kind != "fusionvae":
+            raise FusionVAEError(f"unknown kind of model {self.kind!r}; this version knows 'fusionvae'")
+        if self.likelihood != "bernoulli":
+            raise FusionVAEError(f"unknown likelihood {self.likelihood!r}; this version knows 'bernoulli'")
+        if not self.groups_per_scale or min(self.groups_per_scale) < 1:
+            raise FusionVAEError(
+                f"groups_per_scale is {self.groups_per_scale}; expected at least one scale, each of at least one group"
+            )
+        if self.image_size % (1 << self.halvings):
+            raise FusionVAEError(
+                f"an image of {self.image_size} pixels cannot be halved {self.halvings} times; "
+                f"choose a multiple of {1 << self.halvings} or fewer scales"
+            )
+        if not 0 < self.nll_size <= self.image_size or (self.image_size - self.nll_size) % 2:
+            raise FusionVAEError(
+                f"nll_size is {self.nll_size}; expected a centre square of an image of {self.image_size} pixels"
+            )
+
+    @property
+    def halvings(self) -> int:
+        """How often the resolution halves between the image and the coarsest latent scale."""
+        return self.preprocessing_blocks + len(self.groups_per_scale) - 1
+
+    @property
+    def coarsest_side(self) -> int:
+        """Rows and columns of the coarsest scale."""
+        return self.image_size >> self.halvings
+
+    @property
+    def coarsest_channels(self) -> int:
+        """Channels of the features at the coarsest scale."""
+        return self.base_channels << self.halvings
+
+    @property
+    def num_groups(self) -> int:
+        """``L``, the number of latent groups."""
+        return sum(self.groups_per_scale)
+
+    @property
+    def num_dims(self) -> int:
+        """Numbers per image that the likelihood estimate counts; bits per dim divide by it."""
+        return self.nll_size**2 * self.channels
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(_Config):
+    """The objective, the optimiser and the schedules (paper Sec. 4.2 and 5.4, App. A).
+
+    Schedules are fractions of all steps, so that they keep their shape at any length of training.
+
+    Attributes:
+        epochs: Passes over the training targets, unless steps or minutes are asked for.
+        batch_size: Targets in a step.
+        learning_rate: Peak, reached after the linear warm-up.
+        final_learning_rate: Floor, reached by a cosine at the last step.
+        warmup_fraction: Share of all steps in which the learning rate rises.
+        beta_fraction: Share of all steps in which ``β`` rises from ``beta_floor`` to 1.
+        beta_floor: Smallest ``β``.
+        regularization: Weight ``λ`` of the spectral and of the batch-norm regulariser.
+        weight_decay: L2 added to every gradient.
+        adamax_eps: AdaMax's ε.
+        max_inputs: The number of inputs ``k`` of a batch is uniform on ``0…max_inputs``.
+        seed: Of weights, order, inputs and noise.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float = 0.01
+    final_learning_rate: float = 0.0001
+    warmup_fraction: float
+    beta_fraction: float = 0.3
+    beta_floor: float = 1e-4
+    regularization: float
+    weight_decay: float = 3e-4
+    adamax_eps: float = 1e-3
+    max_inputs: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise FusionVAEError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if self.max_inputs < 0:
+            raise FusionVAEError(f"max_inputs is {self.max_inputs}; expected 0 or more")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model with the training that belongs to it."""
+
+    model: ModelConfig
+    train: TrainConfig
+
+
+# fmt: off
+PRESETS = {
+    # paper, Tab. 6 (it pairs groups and scales the other way round; see DEVIATIONS.md)
+    "fusion-mnist": Preset(
+        ModelConfig(image_size=32, channels=1, nll_size=28, likelihood="bernoulli", groups_per_scale=(2, 5), latent_channels=10, base_channels=8, preprocessing_blocks=2, cells_per_block=1, encoder_cells=1, decoder_cells=1),  # noqa: E501
+        TrainConfig(epochs=400, batch_size=800, warmup_fraction=5 / 400, regularization=1e-2),
+    ),
+    # a laptop's: minutes instead of hours
+    "fusion-mnist-small": Preset(
+        ModelConfig(image_size=32, channels=1, nll_size=28, likelihood="bernoulli", groups_per_scale=(1, 2), latent_channels=10, base_channels=4, preprocessing_blocks=2, cells_per_block=1, encoder_cells=1, decoder_cells=1),  # noqa: E501
+        TrainConfig(epochs=10, batch_size=50, warmup_fraction=0.05, regularization=1e-3),
+    ),
+}
+# fmt: on
+
+
+def preset(name: str) -> Preset:
+    """Return the preset of this name.
+
+    Raises:
+        FusionVAEError: If there is none.
+    """
+    try:
+        return PRESETS[name]
+    except KeyError:
+        raise FusionVAEError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS)}") from None

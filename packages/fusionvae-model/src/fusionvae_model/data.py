@@ -1,0 +1,117 @@
+"""From a FusionDataset to batches on the device: the only place that knows ``fusion_datasets``."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusionvae_model.config import ModelConfig
+from fusionvae_model.errors import FusionVAEError
+
+try:
+    from fusion_datasets import BenchmarkSpec, FusionDataset, FusionDatasetsError
+    from fusion_datasets.torch import render_inputs
+except ImportError as error:  # the light core does without
+    raise FusionVAEError(
+        "training needs the package fusion-datasets; install it with: pip install 'fusionvae-model[train]'"
+    ) from error
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training step's images: target ``[b, c, h, w]`` and inputs ``[b, k, c, h, w]``, both in [0, 1]."""
+
+    target: Tensor
+    inputs: Tensor
+
+
+class TrainingSet:
+    """All training targets of a benchmark in the device's memory, with inputs rendered live.
+
+    What a step sees depends on (seed, step) alone, so a resumed run sees what an uninterrupted one would.
+
+    Args:
+        path: HDF5 file that ``fusion-datasets build`` wrote.
+        device: Where the batches are made.
+        seed: Of order, number of inputs and rendering.
+
+    Raises:
+        FusionVAEError: If the file cannot be read or holds no training split.
+    """
+
+    def __init__(self, path: str | Path, *, device: torch.device | str = "cpu", seed: int) -> None:
+        try:
+            with FusionDataset(path, split="train") as data:
+                targets = torch.from_numpy(data.read(0, len(data)).target)
+                self.spec: BenchmarkSpec = data.spec
+                self.description: dict[str, Any] = {
+                    "benchmark": data.benchmark,
+                    "digest": data.digest,
+                    "source": dict(data.source),
+                    "stand_in": data.is_stand_in,
+                    "seed": data.seed,
+                }
+        except FusionDatasetsError as error:
+            raise FusionVAEError(str(error)) from error
+        self.targets = targets.permute(0, 3, 1, 2).contiguous().to(device)
+        self.seed = seed
+        self._epoch, self._epoch_order = -1, torch.empty(0, dtype=torch.long)
+
+    def __len__(self) -> int:
+        """Return the number of training targets."""
+        return len(self.targets)
+
+    def check_fits(self, config: ModelConfig) -> None:
+        """Raise :class:`FusionVAEError` unless the images have the model's size and channels."""
+        got = tuple(self.targets.shape[1:])
+        expected = (config.channels, config.image_size, config.image_size)
+        if got != expected:
+            raise FusionVAEError(
+                f"the data has images of shape {list(got)}; the model expects {list(expected)}: choose the preset "
+                f"of {self.description['benchmark']} or other data"
+            )
+
+    def batch(self, step: int, batch_size: int, *, max_inputs: int, num_inputs: int | None = None) -> Batch:
+        """Return the batch of a step.
+
+        Args:
+            step: Counted from 0 over the whole training.
+            batch_size: ``b``; each epoch's order is drawn anew and its incomplete last batch dropped.
+            max_inputs: ``k`` is uniform on ``0…max_inputs``, one for the batch.
+            num_inputs: A fixed ``k`` instead.
+        """
+        epoch, position = divmod(step, self.steps_per_epoch(batch_size))
+        rows = self._order(epoch)[position * batch_size : (position + 1) * batch_size]
+        target = self.targets[rows].float() / 255
+        if num_inputs is None:
+            choice = seeded_generator("number of inputs", self.seed, step)
+            num_inputs = int(torch.randint(0, max_inputs + 1, (), generator=choice))
+        generator = seeded_generator("rendering", self.seed, step, device=target.device)
+        return Batch(target, render_inputs(target, num_inputs, self.spec, generator=generator).inputs)
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Return the number of complete batches in one pass.
+
+        Raises:
+            FusionVAEError: If there is not even one.
+        """
+        if batch_size > len(self):
+            raise FusionVAEError(
+                f"the batch size is {batch_size} but the data has only {len(self)} training images; choose less"
+            )
+        return len(self) // batch_size
+
+    def _order(self, epoch: int) -> Tensor:
+        if self._epoch != epoch:
+            order = torch.randperm(len(self), generator=seeded_generator("order", self.seed, epoch))
+            self._epoch, self._epoch_order = epoch, order.to(self.targets.device)
+        return self._epoch_order
+
+
+def seeded_generator(purpose: str, seed: int, index: int, *, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a generator whose stream depends on purpose, seed and index alone."""
+    digest = hashlib.sha256(f"{purpose}/{seed}/{index}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,0 +1,43 @@
+"""The device to compute on, and what the operating system should know about it."""
+
+import ctypes
+import platform
+import sys
+
+import torch
+
+from fusionvae_model.errors import FusionVAEError
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device for ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
+
+    Raises:
+        FusionVAEError: If CUDA is asked for and absent, or the name is another one.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise FusionVAEError(f"got device {name!r}; expected auto, cpu or cuda")
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise FusionVAEError("--device cuda was asked for, but PyTorch sees no CUDA device; use --device cpu")
+    return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a reader of a result wants to know about the device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to keep large freed blocks for the next step instead of returning them to the system.
+
+    Every step allocates the same large activations; without this the kernel zeroes their pages each time. A no-op
+    where the C library has no such setting.
+    """
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD

@@ -1,0 +1,186 @@
+"""The building blocks, from the convolution upward to the four residual cells (paper Sec. 4.3, App. A).
+
+Letters used for shapes throughout the package:
+
+    b  images in a batch        k  inputs of one image       S  samples
+    c  channels of an image     C  channels of features      h, w  rows and columns
+    l  latent group, coarsest first
+
+Every cell adds a tenth of its branch to its skip: ``cell(f) = skip(f) + 0.1 · SE(branch(f))``.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BRANCH_SCALE = 0.1
+BATCH_NORM_MOMENTUM = 0.05
+BATCH_NORM_EPS = 1e-5
+
+
+class WeightNormConv2d(nn.Module):
+    """A "same" convolution whose filters have learned norms.
+
+    The weight as used is ``exp(log_norm) · W / (‖W‖ + 1e-5)``, one norm for each output channel. The log-norms
+    start at those of the initial weight.
+
+    Args:
+        in_channels: Channels of the input ``[b, in, h, w]``.
+        out_channels: Channels of the output ``[b, out, h / stride, w / stride]``.
+        kernel_size: Odd side of the filters in pixels.
+        stride: Step in pixels.
+        bias: Whether a learned constant is added to each output channel.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, bias: bool = True
+    ) -> None:
+        super().__init__()
+        initial = nn.Conv2d(in_channels, out_channels, kernel_size, bias=bias)
+        self.stride = stride
+        self.padding = kernel_size // 2
+        self.weight = initial.weight
+        self.bias = initial.bias
+        self.log_norm = nn.Parameter((initial.weight.detach().flatten(1).norm(dim=1) + 1e-2).log())
+
+    def effective_weight(self) -> Tensor:
+        """Return the normalised weight ``[out, in, kernel, kernel]`` that the convolution uses."""
+        return self.weight * norm_gain(self.weight, self.log_norm.view(-1, 1, 1, 1), dims=(1, 2, 3))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Convolve ``[b, in, h, w]``."""
+        return F.conv2d(features, self.effective_weight(), self.bias, self.stride, self.padding)
+
+
+def norm_gain(weight: Tensor, log_norm: Tensor, *, dims: tuple[int, ...]) -> Tensor:
+    """Return what a weight is multiplied by to have the norm ``exp(log_norm)`` over ``dims``; broadcastable."""
+    return log_norm.exp() / (torch.linalg.vector_norm(weight, dim=dims, keepdim=True) + 1e-5)
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Build the batch norm that all cells share: momentum 0.05, eps 1e-5, affine."""
+    return nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
+
+
+class SqueezeExcitation(nn.Module):
+    """Scale each channel by a gate in (0, 1) computed from the global means of all channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(channels // 16, 4)
+        self.squeeze = nn.Linear(channels, hidden)
+        self.excite = nn.Linear(hidden, channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Gate ``[b, C, h, w]``."""
+        gate = torch.sigmoid(self.excite(F.relu(self.squeeze(features.mean(dim=(2, 3))))))
+        return features * gate[:, :, None, None]
+
+
+class EncoderCell(nn.Module):
+    """Residual cell of the encoder: ``[BN → Swish → conv 3×3] × 2 → SE``, identity skip."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.branch = _encoder_branch(channels, channels, stride=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map ``[b, C, h, w]`` to the same shape."""
+        return torch.add(features, self.branch(features), alpha=BRANCH_SCALE)
+
+
+class DownCell(nn.Module):
+    """Encoder cell that halves the resolution and doubles the channels.
+
+    The skip is Swish, then four 1×1 convolutions of stride 2, each on its own one-pixel-shifted grid, concatenated.
+    """
+
+    SHIFTS = ((0, 0), (1, 1), (0, 1), (1, 0))
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.branch = _encoder_branch(channels, 2 * channels, stride=2)
+        self.skip = nn.ModuleList(WeightNormConv2d(channels, channels // 2, 1) for _ in self.SHIFTS)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map ``[b, C, h, w]`` to ``[b, 2C, h/2, w/2]``."""
+        active = F.silu(features)
+        skip = torch.cat(
+            [conv(active[:, :, row::2, column::2]) for conv, (row, column) in zip(self.skip, self.SHIFTS, strict=True)],
+            dim=1,
+        )
+        return torch.add(skip, self.branch(features), alpha=BRANCH_SCALE)
+
+
+def _encoder_branch(in_channels: int, out_channels: int, *, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        batch_norm(in_channels),
+        nn.SiLU(),
+        WeightNormConv2d(in_channels, out_channels, 3, stride=stride),
+        batch_norm(out_channels),
+        nn.SiLU(),
+        WeightNormConv2d(out_channels, out_channels, 3),
+        SqueezeExcitation(out_channels),
+    )
+
+
+class DecoderCell(nn.Module):
+    """Inverted bottleneck: BN → 1×1 expand → BN → Swish → depthwise 5×5 → BN → Swish → 1×1 → BN → SE, identity skip.
+
+    Its three convolutions have neither bias nor weight norm.
+
+    Args:
+        channels: Channels ``C`` of the features.
+        expansion: Hidden channels per channel: 6 among the latent groups, 3 in post-processing.
+    """
+
+    def __init__(self, channels: int, *, expansion: int) -> None:
+        super().__init__()
+        self.expand = _expand(channels, expansion)
+        self.contract = _contract(channels * expansion, channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map ``[b, C, h, w]`` to the same shape."""
+        return torch.add(features, self.contract(self.expand(features)), alpha=BRANCH_SCALE)
+
+
+class UpCell(nn.Module):
+    """Decoder cell on features upsampled two-fold (nearest pixel); halves the channels.
+
+    The skip is a bilinear upsampling (aligned corners) and a 1×1 convolution without bias. Whatever acts on each
+    pixel alone commutes with an upsampling, batch statistics included, so expansion and skip run before it, on a
+    quarter of the pixels.
+    """
+
+    def __init__(self, channels: int, *, expansion: int) -> None:
+        super().__init__()
+        self.expand = _expand(channels, expansion)
+        self.contract = _contract(channels * expansion, channels // 2)
+        self.skip = WeightNormConv2d(channels, channels // 2, 1, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map ``[b, C, h, w]`` to ``[b, C/2, 2h, 2w]``."""
+        skip = F.interpolate(self.skip(features), scale_factor=2, mode="bilinear", align_corners=True)
+        hidden = F.interpolate(self.expand(features), scale_factor=2, mode="nearest")
+        return torch.add(skip, self.contract(hidden), alpha=BRANCH_SCALE)
+
+
+def _expand(channels: int, expansion: int) -> nn.Sequential:
+    hidden = channels * expansion
+    return nn.Sequential(
+        batch_norm(channels),
+        nn.Conv2d(channels, hidden, 1, bias=False),
+        batch_norm(hidden),
+        nn.SiLU(),
+    )
+
+
+def _contract(hidden: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(hidden, hidden, 5, padding=2, groups=hidden, bias=False),
+        batch_norm(hidden),
+        nn.SiLU(),
+        nn.Conv2d(hidden, out_channels, 1, bias=False),
+        batch_norm(out_channels),
+        SqueezeExcitation(out_channels),
+    )

@@ -1,0 +1,99 @@
+"""What training minimises: the negative bound of Eq. (8) with its warm-up, balancing and regularisers (Sec. 4.2)."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fusionvae_model.fusionvae import Bound
+from fusionvae_model.layers import WeightNormConv2d, norm_gain
+
+POWER_ITERATIONS = 4
+FIRST_POWER_ITERATIONS = 40
+
+
+def beta(step: int, total_steps: int, *, fraction: float, floor: float) -> float:
+    """Return ``β`` of Eq. (8): linear from 0 to 1 over the first ``fraction`` of all steps, never below ``floor``."""
+    return min(1.0, max(floor, step / (fraction * total_steps))) if fraction > 0 else 1.0
+
+
+def group_gamma(groups_per_scale: Sequence[int]) -> list[float]:
+    """Return ``γ_l ∝ 4^scale / groups on that scale`` of each group, coarse to fine, the smallest being 1."""
+    gamma = [4.0**scale / groups for scale, groups in enumerate(groups_per_scale) for _ in range(groups)]
+    return [value / min(gamma) for value in gamma]
+
+
+def balancing_weights(kl: Tensor, gamma: Tensor) -> Tensor:
+    """Return ``α_l ∝ (mean |KL_l| + 0.01) / γ_l`` with mean 1 over the groups, a constant to the gradient (Eq. 8).
+
+    Args:
+        kl: KL of each image and group in nats, ``[b, L]``.
+        gamma: ``γ_l``, ``[L]``.
+    """
+    weights = (kl.detach().abs().mean(dim=0) + 0.01) / gamma
+    return weights / weights.mean()
+
+
+def negative_elbo(bound: Bound, gamma: Tensor, *, beta: float) -> Tensor:
+    """Return ``mean_b(−log p(y|z) + β Σ_l α_l KL_l)`` in nats; ``α_l = 1`` once ``β`` has reached 1 (Eq. 8)."""
+    alpha = balancing_weights(bound.kl, gamma) if beta < 1 else torch.ones_like(gamma)
+    return beta * (bound.kl.mean(dim=0) * alpha).sum() - bound.log_likelihood.mean()
+
+
+class SpectralRegularizer(nn.Module):
+    """Sum of the largest singular values of all convolution weights as used.
+
+    A weight is normalised where its convolution normalises it, and reshaped to ``out × in·height·width``. The
+    singular vectors are tracked by power iteration, all weights of one shape in one batch.
+
+    Args:
+        model: The network; its convolutions are found once.
+        generator: Source of the first singular vectors.
+    """
+
+    def __init__(self, model: nn.Module, *, generator: torch.Generator) -> None:
+        super().__init__()
+        alike: dict[tuple[type[nn.Module], int, int], list[WeightNormConv2d | nn.Conv2d]] = defaultdict(list)
+        for module in model.modules():
+            if isinstance(module, WeightNormConv2d | nn.Conv2d):
+                alike[type(module), len(module.weight), module.weight[0].numel()].append(module)
+        self._alike = list(alike.values())  # a plain list: these modules belong to the model
+        for index, ((_, rows, _), convolutions) in enumerate(alike.items()):
+            start = torch.randn(len(convolutions), rows, 1, generator=generator)
+            self.register_buffer(f"left_{index}", F.normalize(start, dim=1))
+        self.register_buffer("started", torch.tensor(False))
+
+    def forward(self) -> Tensor:
+        """Return the sum, differentiable, after advancing the singular vectors."""
+        iterations = POWER_ITERATIONS if self.started else FIRST_POWER_ITERATIONS
+        total = []
+        for index, convolutions in enumerate(self._alike):
+            weights = _weights_as_used(convolutions)
+            left = self.get_buffer(f"left_{index}")
+            with torch.no_grad():
+                for _ in range(iterations):
+                    right = F.normalize(weights.mT @ left, dim=1)
+                    left = F.normalize(weights @ right, dim=1)
+                self.get_buffer(f"left_{index}").copy_(left)
+            total.append((left * (weights @ right)).sum())
+        self.started.fill_(True)  # type: ignore[operator]
+        return torch.stack(total).sum()
+
+
+def _weights_as_used(convolutions: Sequence[WeightNormConv2d | nn.Conv2d]) -> Tensor:
+    """Return the weights of convolutions of one kind and shape, ``[n, out, in·height·width]``, all at once."""
+    weights = torch.stack([convolution.weight.flatten(1) for convolution in convolutions])
+    log_norms: list[Tensor] = [
+        convolution.log_norm for convolution in convolutions if isinstance(convolution, WeightNormConv2d)
+    ]
+    if log_norms:
+        weights = weights * norm_gain(weights, torch.stack(log_norms)[..., None], dims=(2,))
+    return weights
+
+
+def batch_norm_regularizer(model: nn.Module) -> Tensor:
+    """Return the sum over all batch norms of ``max |γ|``."""
+    gains = [module.weight for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    return torch.stack([gain.abs().amax() for gain in gains]).sum()

@@ -1,0 +1,118 @@
+"""What a training run computes, and what its folder remembers of it."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fusionvae_model.atomic import stated_failure
+from fusionvae_model.checkpoint import read_json
+from fusionvae_model.config import ModelConfig, TrainConfig
+from fusionvae_model.errors import FusionVAEError
+
+RUN_FILE = "run.json"
+PRECISIONS = ("32", "bf16")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that decides what a training run computes; stored before its first step.
+
+    Attributes:
+        preset: Name of the preset it started from.
+        model: The architecture.
+        train: Objective, optimiser, schedules.
+        minutes: The wall time asked for, or ``None`` where epochs decide.
+        total_steps: Fixed once; schedules are fractions of it.
+        precision: ``"32"`` or ``"bf16"``.
+        data: Benchmark, digest and source of the data.
+    """
+
+    preset: str
+    model: ModelConfig
+    train: TrainConfig
+    minutes: float | None
+    total_steps: int
+    precision: str
+    data: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+def stored_total_steps(output: Path, wanted: Run, *, resume: bool) -> int | None:
+    """Return the total steps of the run that stands in the folder, or ``None`` if there is none.
+
+    Raises:
+        FusionVAEError: If the folder holds anything else, a run of other settings, or a run and ``resume`` is not
+            asked for.
+    """
+    path = output / RUN_FILE
+    if output.exists() and not output.is_dir():
+        raise FusionVAEError(f"{output} is a file; expected a folder for the run, choose another --output")
+    if not path.exists():
+        # Hidden entries are what a kill may leave behind before run.json stands.
+        if output.exists() and any(not entry.name.startswith(".") for entry in output.iterdir()):
+            raise FusionVAEError(f"{output} is not empty and holds no training run; choose another --output")
+        return None
+    if not resume:
+        raise FusionVAEError(f"{output} already holds a training run; continue it with --resume or choose another")
+    asked = wanted.to_dict()
+    stored = {"minutes": asked["minutes"], **read_json(path)}  # 0.1.0 did not store the minutes at first
+    total_steps = stored.get("total_steps")
+    if not isinstance(total_steps, int) or total_steps < 1:
+        raise FusionVAEError(f"{path} has total_steps {total_steps!r}; expected at least 1: choose another --output")
+    if wanted.minutes is not None:  # they became a number of steps when the run began
+        asked["total_steps"] = total_steps
+    differences = sorted(_differences(stored, asked))
+    if differences:
+        raise FusionVAEError(
+            f"the run in {output} has other settings ({'; '.join(differences)}); ask for the same ones to continue it, "
+            "or choose another --output"
+        )
+    return total_steps
+
+
+def _differences(stored: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key in stored.keys() | asked.keys():
+        there, here = stored.get(key), asked.get(key)
+        if isinstance(there, dict) and isinstance(here, dict):
+            found += _differences(there, here, f"{prefix}{key}.")
+        elif there != here:
+            found.append(f"{prefix}{key}: {json.dumps(there)} there, {json.dumps(here)} asked for")
+    return found
+
+
+@contextlib.contextmanager
+def sole_writer(output: Path) -> Iterator[None]:
+    """Make the folder and keep a second process from training in it; the lock ends with the process, however it ends.
+
+    Raises:
+        FusionVAEError: If another process is at work there.
+    """
+    with stated_failure(output):
+        output.mkdir(parents=True, exist_ok=True)
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(output, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise FusionVAEError(
+                    f"another process is training in {output}; wait for it or choose another --output"
+                ) from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,159 @@
+"""Pictures in, one sheet out: inputs, hypotheses, their mean and where they disagree."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from torch import Tensor
+
+from fusionvae_model.atomic import write_file
+from fusionvae_model.config import ModelConfig
+from fusionvae_model.errors import FusionVAEError
+from fusionvae_model.fusionvae import FusionVAE
+
+TILE_PX = 128
+GAP_PX = 12
+CAPTION_PX = 22
+COLUMNS = 8
+INK = (32, 33, 36)
+UNCERTAINTY = "uncertainty, 0 to 0.5"
+WHITE_16_BITS = 65535
+FULL_SCALE = 0.5
+"""The largest standard deviation that values in [0, 1] can have: the white end of the uncertainty's scale."""
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What fusing gave, all on the CPU and in [0, 1].
+
+    Attributes:
+        inputs: ``[k, c, h, w]``.
+        hypotheses: Means of ``p(y|z)`` for ``z ~ p(z|x)``, ``[S, c, h, w]``.
+    """
+
+    inputs: Tensor
+    hypotheses: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the hypotheses, ``[c, h, w]``."""
+        return self.hypotheses.mean(dim=0)
+
+    @property
+    def standard_deviation(self) -> Tensor:
+        """Standard deviation of the hypotheses, the per-pixel uncertainty, ``[c, h, w]`` in [0, 0.5]."""
+        return self.hypotheses.std(dim=0, correction=0)
+
+
+def read_inputs(paths: Sequence[Path], config: ModelConfig, *, fit: str) -> Tensor:
+    """Read pictures as inputs of a model.
+
+    Args:
+        paths: Any format that Pillow reads; transparent pixels count as hidden (black).
+        config: Gives size and channels.
+        fit: ``"crop"`` fills the square and cuts what is over, ``"pad"`` shows all on black, ``"stretch"`` distorts.
+
+    Returns:
+        ``[1, k, c, h, w]`` in [0, 1].
+
+    Raises:
+        FusionVAEError: If a file is missing or no picture, or the model's channels are neither grey nor RGB.
+    """
+    mode = {1: "L", 3: "RGB"}.get(config.channels)
+    if mode is None:
+        raise FusionVAEError(f"the model has {config.channels} channels; ordinary pictures have 1 or 3")
+    size = (config.image_size, config.image_size)
+    pictures = [_fitted(_visible(path).convert(mode), size, fit) for path in paths]
+    levels = np.array([np.asarray(picture) for picture in pictures], dtype=np.float32)
+    images = torch.from_numpy(levels.reshape(len(pictures), *size, config.channels)).permute(0, 3, 1, 2)
+    return images[None].contiguous() / 255
+
+
+def _visible(path: Path) -> Image.Image:
+    """Return a picture upright in RGB, hidden pixels black."""
+    try:
+        with Image.open(path) as opened:
+            picture = _in_8_bits(ImageOps.exif_transpose(opened)).convert("RGBA")
+    except FileNotFoundError:
+        raise FusionVAEError(f"{path} does not exist; give the path of a picture") from None
+    except Exception as error:  # decoders of damaged files raise nearly anything
+        raise FusionVAEError(f"{path} is not a readable picture ({error}); give a PNG, JPEG or the like") from error
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture).convert("RGB")
+
+
+def _in_8_bits(picture: Image.Image) -> Image.Image:
+    """Scale 16-bit grey levels, which Pillow's own conversion would cut off at 255; refuse what has no known white."""
+    if picture.mode == "F":
+        raise ValueError("its grey levels are floating-point numbers; expected 8 or 16 bits")
+    if picture.mode != "I" and not picture.mode.startswith("I;16"):
+        return picture
+    levels = np.asarray(picture).astype(np.float64)
+    if levels.min(initial=0) < 0 or levels.max(initial=0) > WHITE_16_BITS:
+        raise ValueError(f"grey levels from {levels.min():.0f} to {levels.max():.0f} exceed 16 bits; expected 8 or 16")
+    return Image.fromarray((levels * 255 / WHITE_16_BITS).round().astype(np.uint8))
+
+
+def _fitted(picture: Image.Image, size: tuple[int, int], fit: str) -> Image.Image:
+    """Bring a picture to the model's size: area averaging where it shrinks, as the benchmarks do; else bicubic."""
+    method = Image.Resampling.BOX if min(picture.size) > size[0] else Image.Resampling.BICUBIC
+    if picture.size == size:
+        return picture
+    if fit == "crop":
+        return ImageOps.fit(picture, size, method)
+    if fit == "pad":
+        return ImageOps.pad(picture, size, method, color="black")
+    return picture.resize(size, method)
+
+
+def fuse(model: FusionVAE, inputs: Tensor, *, num_samples: int, temperature: float = 1.0, seed: int = 0) -> Fusion:
+    """Fuse the inputs ``[1, k, c, h, w]`` of one thing."""
+    device = model.walk.h.device
+    generator = torch.Generator(device).manual_seed(seed)
+    hypotheses = model.sample(inputs.to(device), num_samples=num_samples, temperature=temperature, generator=generator)
+    return Fusion(inputs[0].cpu(), hypotheses[0].float().cpu())
+
+
+def write_sheet(path: Path, fusion: Fusion) -> None:
+    """Write a PNG: the inputs, the hypotheses, then mean and uncertainty.
+
+    Raises:
+        FusionVAEError: If the file cannot be written.
+    """
+    uncertainty = fusion.standard_deviation.mean(dim=0, keepdim=True) / FULL_SCALE
+    rows = [
+        *_rows([(f"input {i}", image) for i, image in enumerate(fusion.inputs, start=1)]),
+        *_rows([(f"hypothesis {i}", image) for i, image in enumerate(fusion.hypotheses, start=1)]),
+        [("mean", fusion.mean), (UNCERTAINTY, uncertainty)],
+    ]
+    columns = max(len(row) for row in rows)
+    pitch, row_height = TILE_PX + GAP_PX, TILE_PX + CAPTION_PX + GAP_PX
+    sheet = Image.new("RGB", (columns * pitch + GAP_PX, len(rows) * row_height + GAP_PX), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for r, row in enumerate(rows):
+        for c, (caption, image) in enumerate(row):
+            corner = (GAP_PX + c * pitch, GAP_PX + r * row_height)
+            draw.text(corner, caption, fill=INK, font=font)
+            tile = _picture(image, heat=caption == UNCERTAINTY).resize((TILE_PX, TILE_PX), Image.Resampling.NEAREST)
+            sheet.paste(tile, (corner[0], corner[1] + CAPTION_PX))
+    png = io.BytesIO()
+    sheet.save(png, format="PNG")
+    write_file(path, png.getvalue())
+
+
+def _rows(tiles: list[tuple[str, Tensor]]) -> list[list[tuple[str, Tensor]]]:
+    return [tiles[first : first + COLUMNS] for first in range(0, len(tiles), COLUMNS)]
+
+
+def _picture(image: Tensor, *, heat: bool) -> Image.Image:
+    values = image.clamp(0, 1).permute(1, 2, 0).numpy()
+    if heat:  # black → violet → orange → white, even in lightness
+        stops = np.array([[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]], dtype=np.float32)
+        position = values[..., 0] * (len(stops) - 1)
+        colours = [np.interp(position, np.arange(len(stops)), stops[:, channel]) for channel in range(3)]
+        return Image.fromarray(np.stack(colours, axis=-1).round().astype(np.uint8))
+    levels = (values * 255).round().astype(np.uint8)
+    return Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)

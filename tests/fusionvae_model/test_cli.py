@@ -1,0 +1,232 @@
+"""The command: what it prints where, how it ends, and what it leaves behind."""
+
+import io
+import json
+import sys
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from fusionvae_model import FusionVAE, __version__, progress
+from fusionvae_model.cli import main
+from fusionvae_model.device import device_name, resolve_device
+from fusionvae_model.progress import Progress
+
+
+def call(*words):
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def failure(*words):
+    """What a stated failure says: one sentence on stderr, nothing on stdout, exit code 1."""
+    done = call(*words)
+    assert done.exit_code == 1, done.output
+    assert isinstance(done.exception, SystemExit)
+    assert done.stdout == ""
+    (sentence,) = done.stderr.strip().splitlines()
+    assert sentence.startswith("Error: ")
+    return sentence
+
+
+def wrong_usage(*words):
+    done = call(*words)
+    assert done.exit_code == 2, done.output
+    assert done.stdout == ""
+    return done.stderr
+
+
+@pytest.fixture
+def model_folder(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    paths = [tmp_path / f"{level}.png" for level in (80, 160)]
+    for path, level in zip(paths, (80, 160), strict=True):
+        Image.new("RGB", (40, 30), (level,) * 3).save(path)
+    return paths
+
+
+def test_version():
+    assert call("--version").stdout.strip() == f"fusionvae, version {__version__}"
+
+
+def test_train_twice(data_file, quick_preset, tmp_path):
+    words = ["train", "--data", data_file, "--output", tmp_path / "run", "--preset", quick_preset, "--epochs", 1]
+    done = call(*words)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith(f"{tmp_path / 'run'}: 4 steps, 1.0 epochs, ")
+    assert "training: 4/4 steps" in done.stderr
+    assert "batch statistics: 12/12 batches" in done.stderr
+    assert "\r" not in done.stderr
+    FusionVAE.from_pretrained(tmp_path / "run")
+    again = call(*words, "--resume")
+    assert again.exit_code == 0
+    assert again.stdout == done.stdout
+    assert again.stderr == f"the run in {tmp_path / 'run'} is done; nothing is left to compute\n"
+    assert "already holds a training run" in failure(*words)
+    assert "train.seed: 0 there, 3 asked for" in failure(*words, "--resume", "--seed", 3)
+
+
+def test_train_dry_run_writes_nothing(data_file, quick_preset, tmp_path, monkeypatch):
+    from fusionvae_model.trainer import Trainer
+
+    monkeypatch.setattr(Trainer, "measure_step_seconds", lambda *_, **__: 30.0)
+    words = ["train", "--data", data_file, "--output", tmp_path / "run", "--preset", quick_preset, "--dry-run"]
+    plan = json.loads(call(*words).stdout)
+    assert (plan["total_steps"], plan["steps_done"], plan["steps_left"], plan["minutes_left"]) == (8, 0, 8, 4.0)
+    assert json.loads(call(*words, "--minutes", 3).stdout)["total_steps"] == 6
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_on_what_does_not_fit(data_file, quick_preset, tmp_path):
+    words = ["train", "--preset", quick_preset, "--output", tmp_path / "run"]
+    (tmp_path / "text.h5").write_text("Dear")
+    assert "nowhere.h5" in failure(*words, "--data", tmp_path / "nowhere.h5")
+    assert "text.h5" in failure(*words, "--data", tmp_path / "text.h5")
+    assert "only 48 training images; choose less" in failure(*words, "--data", data_file, "--batch-size", 49)
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_wrong_usage(data_file, tmp_path):
+    words = ["train", "--data", data_file, "--output", tmp_path / "run"]
+    assert "choose --epochs or --minutes, not both" in wrong_usage(*words, "--epochs", 1, "--minutes", 1)
+    for minutes in ("nan", "inf", 0, -1):
+        wrong_usage(*words, "--minutes", minutes)
+    wrong_usage(*words, "--epochs", 0)
+    wrong_usage(*words, "--batch-size", 0)
+    wrong_usage(*words, "--seed", -1)
+    wrong_usage(*words, "--seed", 2**64)
+    wrong_usage(*words, "--preset", "fusion-mnits")
+    wrong_usage("train", "--output", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_cuda_that_is_not_there(data_file, quick_preset, tmp_path, model_folder, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    words = ["train", "--data", data_file, "--output", tmp_path / "run", "--preset", quick_preset, "--device", "cuda"]
+    assert "sees no CUDA device; use --device cpu" in failure(*words)
+    assert not (tmp_path / "run").exists()
+    words = ["fuse", "--weights", model_folder, "-o", tmp_path / "sheet.png", "--device", "cuda"]
+    assert "sees no CUDA device" in failure(*words)
+    assert resolve_device("auto").type == "cpu"
+    assert "CPU" in device_name(resolve_device("cpu"))
+    with pytest.raises(ValueError, match="got device 'tpu'; expected auto, cpu or cuda"):
+        resolve_device("tpu")
+
+
+def test_info(finished_run):
+    values = json.loads(call("info", finished_run, "--json").stdout)
+    assert values["parameters"] == FusionVAE.from_pretrained(finished_run).num_parameters
+    assert values["model"]["groups_per_scale"] == [1, 1]
+    assert values["training"]["steps"] == 8
+    printed = call("info", finished_run).stdout
+    assert printed.startswith(f"fusionvae with {values['parameters']:,} parameters\n\nmodel\n")
+    assert "  groups per scale: 1, 1\n" in printed
+    assert "  train config, batch size: 12\n" in printed
+    assert "{" not in printed
+
+
+def test_info_of_an_untrained_model(model_folder):
+    assert json.loads(call("info", model_folder, "--json").stdout)["training"] is None
+    assert "training" not in call("info", model_folder).stdout
+
+
+def test_info_of_what_is_no_model(tmp_path, model_folder):
+    assert "is not a folder with a model" in failure("info", tmp_path / "nowhere")
+    assert "config.json is missing" in failure("info", tmp_path)
+    (model_folder / "training.json").write_text("{")
+    assert "training.json is not readable JSON" in failure("info", model_folder)
+
+
+def test_fuse_same_seed_same_bytes(model_folder, pictures, tmp_path):
+    words = ["fuse", *pictures, "--weights", model_folder, "--samples", 3]
+    sheets = [tmp_path / "new" / name for name in ("a.png", "b.png", "c.png")]
+    for sheet, seed in zip(sheets, (4, 4, 5), strict=True):
+        done = call(*words, "-o", sheet, "--seed", seed)
+        assert done.exit_code == 0, done.output
+        assert done.stdout.startswith(f"{sheet}: 2 inputs, 3 hypotheses, mean uncertainty 0.")
+        assert done.stderr == ""
+    first, second, third = (sheet.read_bytes() for sheet in sheets)
+    assert first == second != third
+    with Image.open(sheets[0]) as sheet:
+        assert sheet.format == "PNG"
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_fuse_fits(fit, model_folder, pictures, tmp_path):
+    done = call("fuse", *pictures, "--weights", model_folder, "-o", tmp_path / "s.png", "--fit", fit, "--samples", 2)
+    assert done.exit_code == 0, done.output
+
+
+def test_fuse_nothing_imagines(model_folder, tmp_path):
+    done = call("fuse", "--weights", model_folder, "-o", tmp_path / "s.png", "--samples", 2)
+    assert done.exit_code == 0, done.output
+    assert ": 0 inputs, 2 hypotheses" in done.stdout
+
+
+def test_fuse_what_does_not_fit(model_folder, pictures, tmp_path):
+    words = ["fuse", "--weights", model_folder, "-o", tmp_path / "out" / "s.png"]
+    (tmp_path / "text.png").write_text("Dear")
+    assert "gone.png does not exist" in failure(*words, *pictures, tmp_path / "gone.png")
+    assert "text.png is not a readable picture" in failure(*words, tmp_path / "text.png")
+    assert "is not a folder with a model" in failure("fuse", "--weights", tmp_path / "w", "-o", tmp_path / "out/s.png")
+    for option in (["--samples", 1], ["--temperature", "nan"], ["--temperature", -1], ["--fit", "zoom"]):
+        wrong_usage(*words, *option)
+    assert not (tmp_path / "out").exists()
+    assert "cannot write" in failure("fuse", "--weights", model_folder, "-o", tmp_path / "text.png" / "s.png")
+
+
+def test_failure_is_one_line_whatever_it_quotes(monkeypatch):
+    from fusionvae_model import FusionVAEError
+
+    def fail(_):
+        raise FusionVAEError("the file is damaged:\n  at byte 3\n")
+
+    monkeypatch.setattr(FusionVAE, "from_pretrained", fail)
+    assert failure("info", "x") == "Error: the file is damaged: at byte 3"
+
+
+def test_command_as_a_module(python, tmp_path):
+    done = python("import runpy; runpy.run_module('fusionvae_model', run_name='__main__')")
+    assert done.returncode == 2
+    assert "Usage: fusionvae" in done.stdout + done.stderr
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_progress_elsewhere_is_a_line_now_and_then(clock, capsys):
+    with Progress("training", 130, unit="steps", done=30) as bar:
+        for step in range(100):
+            clock[0] += 0.25
+            bar.advance(f"bound −{step} nats" if step % 2 else "")
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        "training: 70/130 steps, 4/s, 00:15 left, bound −39 nats",
+        "training: 110/130 steps, 4/s, 00:05 left, bound −79 nats",
+        "training: 130/130 steps, 4/s, 00:00 left, bound −99 nats",
+    ]
+
+
+def test_progress_on_a_terminal_is_a_bar(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Progress("training", 2, unit="steps") as bar:
+        bar.advance("bound −1.0 nats")
+        bar.advance()
+    assert "training:" in terminal.getvalue()
+    assert "\r" in terminal.getvalue()
+    assert "\n" not in terminal.getvalue().strip()

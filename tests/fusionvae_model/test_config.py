@@ -1,0 +1,56 @@
+"""Configurations are frozen, checked, and survive JSON."""
+
+import dataclasses
+import json
+
+import pytest
+
+from fusionvae_model import PRESETS, FusionVAE, FusionVAEError, ModelConfig, TrainConfig
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_round_trip_through_json_and_build(name):
+    row = PRESETS[name]
+    for config in (row.model, row.train):
+        assert type(config).from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert FusionVAE.from_preset(name).num_parameters > 0
+
+
+def test_the_published_settings_of_fusion_mnist():
+    model, train = PRESETS["fusion-mnist"].model, PRESETS["fusion-mnist"].train
+    assert (model.groups_per_scale, model.latent_channels, model.base_channels) == ((2, 5), 10, 8)
+    assert (model.nll_size, model.num_dims, model.coarsest_side, model.coarsest_channels) == (28, 784, 4, 64)
+    assert (train.epochs, train.batch_size, train.learning_rate, train.final_learning_rate) == (400, 800, 0.01, 0.0001)
+    assert (train.weight_decay, train.adamax_eps, train.regularization) == (3e-4, 1e-3, 1e-2)
+    assert train.warmup_fraction == pytest.approx(5 / 400)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image_size": 30}, "cannot be halved"),
+        ({"groups_per_scale": ()}, "at least one scale"),
+        ({"groups_per_scale": (1, 0)}, "at least one group"),
+        ({"nll_size": 33}, "centre square"),
+        ({"nll_size": 27}, "centre square"),
+        ({"kind": "gan"}, "unknown kind"),
+        ({"likelihood": "poisson"}, "unknown likelihood"),
+    ],
+)
+def test_impossible_architectures_are_refused(changes, words):
+    with pytest.raises(FusionVAEError, match=words):
+        dataclasses.replace(PRESETS["fusion-mnist"].model, **changes)
+
+
+def test_unknown_and_missing_keys_are_named():
+    values = PRESETS["fusion-mnist"].model.to_dict()
+    with pytest.raises(FusionVAEError, match="unknown keys colour"):
+        ModelConfig.from_dict({**values, "colour": 1})
+    values.pop("channels")
+    with pytest.raises(FusionVAEError, match=r"incomplete.*channels"):
+        ModelConfig.from_dict(values)
+
+
+def test_training_ranges():
+    with pytest.raises(FusionVAEError, match="batch_size is 0"):
+        TrainConfig(epochs=1, batch_size=0, warmup_fraction=0.1, regularization=0.01)

@@ -1,0 +1,50 @@
+"""A folded model is the same function."""
+
+import pytest
+import torch
+from torch import nn
+
+from fusionvae_model.folding import fold_batch_norm
+from fusionvae_model.layers import DecoderCell, DownCell, EncoderCell, UpCell, WeightNormConv2d
+
+
+def with_spoiled_statistics(module: nn.Module) -> nn.Module:
+    """Give every batch norm gains, shifts and statistics of its own."""
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.uniform_(norm.bias, -1, 1)
+            norm.running_mean.uniform_(-1, 1)
+            norm.running_var.uniform_(0.5, 2)
+    return module.eval()
+
+
+@pytest.mark.parametrize(
+    ("cell", "norms_left"),
+    [(EncoderCell(8), 1), (DownCell(8), 1), (DecoderCell(8, expansion=6), 0), (UpCell(8, expansion=3), 0)],
+)
+def test_a_folded_cell_is_the_same_function(cell, norms_left):
+    torch.manual_seed(0)
+    cell = with_spoiled_statistics(cell).double()
+    folded = fold_batch_norm(cell)
+    f = torch.randn(3, 8, 8, 8, dtype=torch.double)
+    torch.testing.assert_close(folded(f), cell(f), rtol=1e-10, atol=1e-10)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules()) == norms_left
+    assert not any(isinstance(module, WeightNormConv2d) for module in folded.modules())
+
+
+def test_a_folded_model_gives_the_same_samples_and_weights(tiny_model):
+    model = with_spoiled_statistics(tiny_model).double()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    folded = model.folded()
+    target, inputs = torch.rand(2, 1, 16, 16).double(), torch.rand(2, 3, 1, 16, 16).double()
+
+    def noise():
+        return torch.Generator().manual_seed(0)
+
+    ours, theirs = (m.sample(inputs, num_samples=2, generator=noise()) for m in (folded, model))
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    settings = {"num_samples": 3, "num_inputs": (0, 1, 3)}
+    ours, theirs = (m.log_importance_weights(target, inputs, **settings, generator=noise()) for m in (folded, model))
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-4)  # the likelihood is float32
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

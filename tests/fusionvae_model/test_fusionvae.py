@@ -1,0 +1,288 @@
+"""The laws of FusionVAE."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from fusionvae_model import FusionVAE, FusionVAEError
+from fusionvae_model.distributions import normal_kl
+from fusionvae_model.hierarchy import draw_from_posterior, draw_from_prior, fixed_latents, log_density_ratio
+from fusionvae_model.layers import SqueezeExcitation
+
+
+def noise(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def full_model():
+    torch.manual_seed(0)
+    return FusionVAE.from_preset("fusion-mnist").eval()
+
+
+@pytest.fixture
+def images(tiny_model):
+    size = tiny_model.config.image_size
+    generator = noise(7)
+    target = torch.rand(4, 1, size, size, generator=generator)
+    return target, torch.rand(4, 3, 1, size, size, generator=generator)
+
+
+def test_parameter_count_of_the_paper_size(full_model):
+    assert full_model.num_parameters == 671_950
+
+
+def test_parts_have_the_published_sizes(full_model):
+    def count(*modules):
+        return sum(p.numel() for module in modules for p in module.parameters())
+
+    groups = list(full_model.walk.groups)
+    encoder, head = full_model.encoder, full_model.image_head
+    assert count(encoder.stem) == 88
+    assert count(encoder.preprocess) == 18_792
+    # the peers count u_l's convolutions with the encoder tower, and those after z_l with the decoder's
+    assert count(encoder.stages, *(group.project for group in groups[1:])) == 312_704
+    assert count(encoder.top) == 4_224
+    assert count(*(group.posterior_head for group in groups)) == 52_120
+    assert count(*(group.prior_head for group in groups)) == 52_120
+    assert count(*(group.cells for group in groups), *(group.join_latents for group in groups)) == 219_836
+    assert count(head.postprocess) == 10_968
+    assert count(head.parameters_of_pixels) == 74
+    assert full_model.walk.h.shape == (64, 4, 4)
+
+
+def test_level_shapes_of_the_paper_size(full_model):
+    features = full_model.encoder(torch.rand(2, 1, 32, 32))
+    assert [tuple(f.shape[1:]) for f in features] == [(64, 4, 4)] * 2 + [(32, 8, 8)] * 5
+    no_inputs = [[None] * 7]
+    walk = full_model.walk(draw_from_prior(noise()), batch_size=2, contexts=no_inputs)
+    assert [tuple(step.z.shape) for step in walk.steps] == [(2, 10, 4, 4)] * 2 + [(2, 10, 8, 8)] * 5
+    assert walk.state.shape == (2, 32, 8, 8)
+    assert full_model.image_head(walk.state).mean.shape == (2, 1, 32, 32)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_order_of_the_inputs_does_not_matter(tiny_model, images, training):
+    target, inputs = images
+    tiny_model.double().train(training)
+    target, inputs = target.double(), inputs.double()
+    there = tiny_model.elbo(target, inputs, generator=noise())
+    back = tiny_model.elbo(target, inputs[:, [2, 0, 1]], generator=noise())
+    torch.testing.assert_close(there, back, rtol=1e-9, atol=1e-9)
+    tiny_model.eval()
+    assert torch.equal(
+        tiny_model.sample(inputs, num_samples=2, generator=noise()),
+        tiny_model.sample(inputs.flip(1), num_samples=2, generator=noise()),
+    )
+
+
+@pytest.mark.parametrize("k", [0, 1, 2, 3, 5, 8])
+def test_any_number_of_inputs_works(tiny_model, images, k):
+    target, _ = images
+    inputs = torch.rand(4, k, *target.shape[1:])
+    assert tiny_model.elbo(target, inputs).isfinite().all()
+    samples = tiny_model.sample(inputs, num_samples=3)
+    assert samples.shape == (4, 3, *target.shape[1:])
+    assert 0 <= samples.min() <= samples.max() <= 1
+    assert tiny_model.log_importance_weights(target, inputs, num_samples=2).shape == (4, 2)
+
+
+def test_a_repeated_input_adds_nothing(tiny_model, images):
+    target, inputs = images
+    tiny_model.eval()
+    once = tiny_model.elbo(target, inputs[:, :1], generator=noise())
+    torch.testing.assert_close(tiny_model.elbo(target, inputs[:, [0, 0, 0]], generator=noise()), once)
+
+
+def test_no_inputs_means_the_standard_normal_at_the_top(tiny_model, images):
+    walk = tiny_model.walk(draw_from_prior(noise()), batch_size=2, contexts=[[None] * tiny_model.config.num_groups])
+    (prior,) = walk.steps[0].priors
+    assert torch.equal(prior.loc, torch.zeros_like(prior.loc))
+    assert torch.equal(prior.scale, torch.ones_like(prior.scale))
+
+
+def test_kl_is_not_negative_and_zero_when_the_posterior_is_the_prior(tiny_model, images):
+    """With the prior's head in the place of the posterior's and one input equal to the target, q = p in group l
+    wherever the ELU is the identity, i.e. for features ≥ 0."""
+    target, inputs = images
+    bound = tiny_model.eval()(target, inputs, generator=noise())
+    assert bound.kl.shape == (4, tiny_model.config.num_groups)
+    assert bound.kl.min() > 0
+    for group in tiny_model.walk.groups:
+        group.posterior_head.load_state_dict(group.prior_head.state_dict())
+    features = [f.relu() + 100 for f in tiny_model.encoder(target)]
+    walk = tiny_model.walk(draw_from_posterior(noise()), batch_size=4, contexts=[features], target=features)
+    for step in walk.steps:
+        torch.testing.assert_close(normal_kl(step.posterior, step.priors[0]), torch.zeros_like(step.z))
+    torch.testing.assert_close(log_density_ratio(walk), torch.zeros(4, 1))
+
+
+def test_every_parameter_gets_a_gradient(tiny_model, images):
+    target, inputs = images
+    tiny_model.train()
+    for module in tiny_model.modules():
+        if isinstance(module, SqueezeExcitation):
+            nn.init.ones_(module.squeeze.bias)  # no ReLU of its four starts dead
+    tiny_model.elbo(target, inputs).sum().backward()
+    without = [name for name, p in tiny_model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == []
+
+
+def test_without_inputs_only_the_first_prior_head_has_no_gradient(tiny_model, images):
+    target, _ = images
+    tiny_model.train()
+    tiny_model.elbo(target, target.new_empty(4, 0, *target.shape[1:])).sum().backward()
+    without = {name for name, p in tiny_model.named_parameters() if p.grad is None}
+    assert without == {f"walk.groups.0.prior_head.{name}" for name in ("weight", "bias", "log_norm")}
+
+
+def test_the_inputs_reach_the_image_through_z_alone(tiny_model, images):
+    """Same latents, other inputs: the same image (the generator never sees x or y)."""
+    target, inputs = images
+    tiny_model.eval()
+    features = tiny_model.encoder(target)
+    of_input = tiny_model.encoder(inputs[:, 0])
+    first = tiny_model.walk(draw_from_posterior(noise()), batch_size=4, contexts=[of_input], target=features)
+    latents = [step.z for step in first.steps]
+    second = tiny_model.walk(fixed_latents(latents), batch_size=4, contexts=[[None] * len(latents)])
+    assert torch.equal(first.state, second.state)
+    torch.testing.assert_close(tiny_model.decode(latents), tiny_model.image_head(first.state).mean)
+
+
+def test_one_pass_serves_every_number_of_inputs(tiny_model, images):
+    target, inputs = images
+    together = tiny_model.log_importance_weights(
+        target, inputs, num_samples=5, num_inputs=(0, 1, 2, 3), generator=noise()
+    )
+    assert together.shape == (4, 4, 5)
+    for k in range(4):
+        alone = tiny_model.log_importance_weights(target, inputs[:, :k], num_samples=5, generator=noise())
+        torch.testing.assert_close(together[:, k], alone, rtol=1e-5, atol=1e-3)
+
+
+def plain_log_weights(model, target, inputs, generator):
+    """One full forward pass for one sample and one number of inputs, written out from method.md."""
+    cropped = slice((32 - model.config.nll_size) // 2, (32 + model.config.nll_size) // 2)
+    of_target = model.encoder(target)
+    of_inputs = [model.encoder(inputs[:, i]) for i in range(inputs.shape[1])]
+    s = model.walk.h.expand(len(target), -1, -1, -1)
+    total = torch.zeros(len(target))
+    for l, group in enumerate(model.walk.groups):
+        if l > 0:
+            s = group.cells(s)
+        u = group.project(s) if l > 0 else 0.0
+        q_parameters = group.posterior_head(of_target[l] + u)
+        if of_inputs:
+            aggregate = torch.stack([features[l] for features in of_inputs]).max(dim=0).values
+            p_parameters = group.prior_head(nn.functional.elu(aggregate + u))
+        elif l > 0:
+            p_parameters = group.prior_head(nn.functional.elu(u))
+        else:
+            p_parameters = None
+        normals = []
+        for parameters in (q_parameters, p_parameters):
+            if parameters is None:
+                normals.append(torch.distributions.Normal(torch.zeros_like(normals[0].loc), 1.0))
+            else:
+                mean, log_scale = (5 * torch.tanh(parameters / 5)).chunk(2, dim=1)
+                normals.append(torch.distributions.Normal(mean, log_scale.exp() + 0.01))
+        q, p = normals
+        z = q.loc + q.scale * torch.randn(q.loc.shape, generator=generator)
+        total += (p.log_prob(z) - q.log_prob(z)).sum(dim=(1, 2, 3))
+        s = group.join_latents(torch.cat([s, z], dim=1))
+    logits = model.image_head.parameters_of_pixels(nn.functional.elu(model.image_head.postprocess(s)))
+    log_likelihood = target * nn.functional.logsigmoid(logits) + (1 - target) * nn.functional.logsigmoid(-logits)
+    return total + log_likelihood[:, :, cropped, cropped].sum(dim=(1, 2, 3))
+
+
+@pytest.mark.parametrize("k", [0, 1, 3])
+def test_log_weights_agree_with_a_plain_reference(full_model, k):
+    target, inputs = torch.rand(3, 1, 32, 32), torch.rand(3, k, 1, 32, 32)
+    ours = full_model.log_importance_weights(target, inputs, num_samples=1, generator=noise(3))[:, 0]
+    with torch.no_grad():
+        reference = plain_log_weights(full_model, target, inputs, noise(3))
+    torch.testing.assert_close(ours, reference, rtol=1e-5, atol=5e-3)
+
+
+def test_the_mean_log_weight_is_the_elbo(tiny_model, images):
+    """E_q[log w] = ELBO where all pixels are scored; the closed-form KL and the drawn one agree in the mean."""
+    target, inputs = images
+    assert tiny_model.config.nll_size == tiny_model.config.image_size
+    log_weights = tiny_model.log_importance_weights(target, inputs, num_samples=2000, generator=noise())
+    tiny_model.eval()
+    with torch.no_grad():
+        elbo = torch.stack([tiny_model.elbo(target, inputs, generator=noise(i)) for i in range(200)]).mean(dim=0)
+    error = log_weights.std(dim=1) / math.sqrt(2000) + 0.5
+    assert ((log_weights.mean(dim=1) - elbo).abs() < 5 * error).all()
+
+
+def test_the_importance_estimate_tightens_with_more_samples(tiny_model, images):
+    target, inputs = images
+    log_weights = tiny_model.log_importance_weights(target, inputs, num_samples=4096, generator=noise())
+
+    def estimate(samples):
+        return (log_weights.unflatten(1, (-1, samples)).logsumexp(dim=2) - math.log(samples)).mean().item()
+
+    estimates = [estimate(samples) for samples in (1, 4, 16, 64, 256)]
+    assert estimates == sorted(estimates)
+
+
+def test_the_same_seed_gives_the_same_samples_and_temperature_zero_gives_one(tiny_model, images):
+    _, inputs = images
+    first = tiny_model.sample(inputs, num_samples=3, generator=noise())
+    assert torch.equal(first, tiny_model.sample(inputs, num_samples=3, generator=noise()))
+    assert not torch.equal(first, tiny_model.sample(inputs, num_samples=3, generator=noise(1)))
+    cold = tiny_model.sample(inputs, num_samples=2, temperature=0.0)
+    torch.testing.assert_close(cold[:, 0], cold[:, 1])
+
+
+def test_many_samples_do_not_change_their_shape_in_chunks(tiny_model, images, monkeypatch):
+    _, inputs = images
+    monkeypatch.setattr("fusionvae_model.fusionvae.PIXELS_PER_PASS", 8 * tiny_model.config.image_size**2)
+    assert tiny_model.sample(inputs, num_samples=5, generator=noise()).shape[:2] == (4, 5)
+    assert tiny_model.log_importance_weights(inputs[:, 0], inputs, num_samples=5, num_inputs=(0, 2)).shape == (4, 2, 5)
+
+
+def test_inference_leaves_mode_and_batch_statistics_alone(tiny_model, images):
+    target, inputs = images
+    tiny_model.train()
+    before = {name: buffer.clone() for name, buffer in tiny_model.named_buffers()}
+    tiny_model.sample(inputs)
+    tiny_model.log_importance_weights(target, inputs, num_samples=1)
+    assert tiny_model.training
+    assert all(torch.equal(buffer, before[name]) for name, buffer in tiny_model.named_buffers())
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda m, y, x: m.elbo(y[:, :, :8], x), "target has shape"),
+        (lambda m, y, x: m.elbo(y, x[:, 0]), "inputs have shape"),
+        (lambda m, y, x: m.elbo(y, x[:2]), "inputs have shape"),
+        (lambda m, y, x: m.sample(x, num_samples=0), "num_samples is 0"),
+        (lambda m, y, x: m.sample(x, batch_size=3), "inputs have shape"),
+        (lambda m, y, x: m.log_importance_weights(y, x, num_samples=1, num_inputs=(4,)), "num_inputs is"),
+        (lambda m, y, x: m.decode([y]), "groups of latents"),
+        (lambda m, y, x: type(m).from_preset("fusion-moon"), "unknown preset"),
+    ],
+)
+def test_wrong_shapes_and_numbers_are_refused_in_one_sentence(tiny_model, images, call, words):
+    with pytest.raises(FusionVAEError, match=words) as caught:
+        call(tiny_model, *images)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_the_cpu(tiny_model, images):
+    target, inputs = images
+    tiny_model.eval()
+    features = tiny_model.encoder(target)
+    walk = tiny_model.walk(draw_from_posterior(noise()), batch_size=4, contexts=[features], target=features)
+    latents = [step.z for step in walk.steps]
+    on_cpu = tiny_model.decode(latents)
+    on_gpu = tiny_model.cuda().decode([z.cuda() for z in latents]).cpu()
+    torch.testing.assert_close(on_cpu, on_gpu, rtol=1e-3, atol=1e-4)
+    assert tiny_model.elbo(target.cuda(), inputs.cuda()).isfinite().all()

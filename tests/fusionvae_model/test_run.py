@@ -1,0 +1,265 @@
+"""A run and its folder: what is stored, refused, pruned, and what survives a kill at any moment."""
+
+import dataclasses
+import json
+import os
+import shutil
+
+import pytest
+
+from fusionvae_model import FusionVAEError
+from fusionvae_model.run import sole_writer
+from fusionvae_model.run_checkpoints import finished_checkpoints
+
+# One process imports torch and then makes every victim by forking, so that many kills cost little. A victim counts the
+# audited operations on files below its output (opening, making, renaming, removing) and kills itself at a given one:
+# every moment of a checkpoint's writing has its turn. Two of them are killed by the clock instead.
+KILLS = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+import torch
+from fusionvae_model import PRESETS, ModelConfig, TrainConfig, trainer
+from fusionvae_model.config import Preset
+from fusionvae_model.training import train
+
+data, victim_folder, reference_folder, preset, model, config = sys.argv[1:]
+PRESETS[preset] = Preset(ModelConfig.from_dict(json.loads(model)), TrainConfig.from_dict(json.loads(config)))
+trainer.STATISTICS_BATCHES_PER_KIND = trainer.GAP_BATCHES_PER_KIND = 1
+torch.set_num_threads(1)
+torch.optim.Adamax([torch.nn.Parameter(torch.zeros(1))])  # imports what an optimiser needs once for all victims
+
+def fork(output, fatal_operation):
+    pid = os.fork()
+    if pid:
+        return pid
+    left = [fatal_operation]
+    def count(event, arguments):
+        if event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir") and output in str(arguments[0]):
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+    if fatal_operation:
+        sys.addaudithook(count)
+    try:
+        train(data, output, preset_name=preset, device="cpu", resume=True, log_every=3, checkpoint_seconds=0)
+        os._exit(0)
+    except BaseException as error:
+        print(repr(error), flush=True)
+        os._exit(1)
+
+def killed(pid):
+    status = os.waitpid(pid, 0)[1]
+    if os.WIFSIGNALED(status):
+        return True
+    if status:
+        sys.exit("a victim failed")
+    return False
+
+if killed(fork(reference_folder, 0)):
+    sys.exit("nobody killed the reference")
+chance = random.Random(0)
+for seconds in (0.3, 0.9):
+    pid = fork(victim_folder, 0)
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+deaths = 2
+while killed(fork(victim_folder, chance.randint(1, 70))):
+    deaths += 1
+print(deaths)
+"""
+
+
+def test_killed_anywhere_and_resumed_equals_uninterrupted(python, data_file, quick_preset, tmp_path):
+    from fusionvae_model import PRESETS
+
+    chosen = PRESETS[quick_preset]
+    train = dataclasses.replace(chosen.train, epochs=1)
+    settings = [json.dumps(part.to_dict()) for part in (chosen.model, train)]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    done = python(KILLS, data_file, killed, whole, quick_preset, *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout) >= 4
+    for folder in ("checkpoints/step-00000003", "checkpoints/step-00000004", "."):
+        for path in (whole / folder).glob("*.safetensors"):
+            assert path.read_bytes() == (killed / folder / path.name).read_bytes(), path
+    timeless = [
+        [
+            {key: value for key, value in json.loads(line).items() if "second" not in key}
+            for line in log.read_text().splitlines()
+        ]
+        for log in (killed / "log.jsonl", whole / "log.jsonl")
+    ]
+    assert timeless[0] == timeless[1]
+    assert {path.name for path in whole.iterdir()} == {p.name for p in killed.iterdir() if not p.name.endswith(".tmp")}
+    assert sorted(path.name for path in (killed / "checkpoints").iterdir()) == ["step-00000003", "step-00000004"]
+
+
+def test_checkpoints_are_pruned_to_two(quick_train, tmp_path):
+    quick_train(tmp_path / "run", checkpoint_seconds=0)
+    names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert names == ["step-00000007", "step-00000008"]
+
+
+def test_checkpoints_keep_their_distance_in_time(finished_run):
+    assert [path.name for path in (finished_run / "checkpoints").iterdir()] == ["step-00000008"]
+
+
+def test_half_written_checkpoint_is_ignored(quick_trainer, run_copy):
+    shutil.copytree(run_copy / "checkpoints/step-00000008", run_copy / "checkpoints/.step-00000009.partial")
+    (run_copy / "checkpoints/.step-00000009.partial/state.json").unlink()
+    trainer = quick_trainer(run_copy, resume=True)
+    assert trainer.step == 8
+    trainer.step = 10
+    trainer.save_checkpoint()
+    assert sorted(path.name for path in (run_copy / "checkpoints").iterdir()) == ["step-00000008", "step-00000010"]
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def rewrite(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+DAMAGES = {
+    "weights cut": lambda folder: cut(folder / "model.safetensors"),
+    "optimiser cut": lambda folder: cut(folder / "optimizer.safetensors"),
+    "weights missing": lambda folder: (folder / "model.safetensors").unlink(),
+    "weights of the optimiser": lambda folder: shutil.copy(
+        folder / "optimizer.safetensors", folder / "model.safetensors"
+    ),
+    "optimiser of the weights": lambda folder: shutil.copy(
+        folder / "model.safetensors", folder / "optimizer.safetensors"
+    ),
+    "state missing": lambda folder: (folder / "state.json").unlink(),
+    "state without a step": lambda folder: rewrite(folder / "state.json", step=None),
+    "state is a list": lambda folder: (folder / "state.json").write_text("[]"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_checkpoint_gives_way_to_the_one_before(damage, quick_trainer, run_copy, capsys):
+    newest = run_copy / "checkpoints/step-00000008"
+    before = shutil.copytree(newest, run_copy / "checkpoints/step-00000007")
+    rewrite(before / "state.json", step=7)
+    DAMAGES[damage](newest)
+    assert quick_trainer(run_copy, resume=True).step == 7
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "step-00000008" in said
+    assert said.endswith("going on from the checkpoint before it")
+    shutil.rmtree(before)
+    with pytest.raises(FusionVAEError, match="step-00000008") as caught:
+        quick_trainer(run_copy, resume=True)
+    assert "\n" not in str(caught.value)[:200]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 1}, "train.seed: 0 there, 1 asked for"),
+        ({"batch_size": 6}, "train.batch_size: 12 there, 6 asked for"),
+        ({"epochs": 3}, "total_steps: 8 there, 12 asked for; train.epochs: 2 there, 3 asked for"),
+        ({"precision": "bf16"}, 'precision: "32" there, "bf16" asked for'),
+        ({"minutes": 5.0}, "minutes: null there, 5.0 asked for"),
+    ],
+)
+def test_other_settings_are_refused_by_name(changes, named, quick_train, finished_run):
+    with pytest.raises(FusionVAEError) as caught:
+        quick_train(finished_run, resume=True, **changes)
+    assert named in str(caught.value)
+    assert "ask for the same ones" in str(caught.value)
+
+
+def test_other_data_are_refused_by_digest(quick_train, finished_run, tmp_path):
+    from fusion_datasets.build import build_mnist
+
+    other = build_mnist("stand-in", tmp_path / "other.h5", stand_in_count=48, seed=1, progress=False)
+    with pytest.raises(FusionVAEError, match=r"data\.digest: .*; data\.seed: 0 there, 1 asked for"):
+        quick_train(finished_run, data=other, resume=True)
+
+
+def test_run_is_not_begun_twice(quick_train, finished_run):
+    with pytest.raises(FusionVAEError, match="already holds a training run; continue it with --resume"):
+        quick_train(finished_run)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_foreign_folder_is_left_alone(resume, quick_train, tmp_path):
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").write_text("Dear")
+    with pytest.raises(FusionVAEError, match="is not empty and holds no training run"):
+        quick_train(tmp_path / "letters", resume=resume)
+    assert [path.name for path in (tmp_path / "letters").iterdir()] == ["dear.txt"]
+    with pytest.raises(FusionVAEError, match="is a file; expected a folder"):
+        quick_train(tmp_path / "letters" / "dear.txt", resume=resume)
+
+
+@pytest.mark.parametrize("steps", [None, 0, "many"])
+def test_maimed_run_file_is_refused(steps, quick_train, run_copy):
+    rewrite(run_copy / "run.json", total_steps=steps)
+    with pytest.raises(FusionVAEError, match="total_steps"):
+        quick_train(run_copy, resume=True)
+
+
+def test_minutes_fix_the_steps_once(quick_trainer, quick_train, tmp_path, monkeypatch):
+    from fusionvae_model.trainer import Trainer
+
+    asked = []
+
+    def measured(self, *, seconds):
+        asked.append(seconds)
+        return 0.05 * 60
+
+    monkeypatch.setattr(Trainer, "measure_step_seconds", measured)
+    summary = quick_train(tmp_path / "run", minutes=0.1)
+    stored = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (summary["steps"], stored["total_steps"], stored["minutes"]) == (2, 2, 0.1)
+    assert asked == [pytest.approx(0.3)]
+    assert quick_train(tmp_path / "run", minutes=0.1, resume=True) == summary
+    assert len(asked) == 1  # a faster or slower machine would count other steps
+    with pytest.raises(FusionVAEError, match=r"minutes: 0\.1 there, 0\.2 asked for"):
+        quick_train(tmp_path / "run", minutes=0.2, resume=True)
+
+
+def test_minutes_leave_at_least_one_step(quick_trainer, monkeypatch):
+    assert quick_trainer(minutes=1e-9).run.total_steps == 1
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf")])
+def test_impossible_minutes(minutes, quick_trainer):
+    with pytest.raises(FusionVAEError, match="expected a finite number above 0"):
+        quick_trainer(minutes=minutes)
+
+
+def test_one_process_at_a_time(quick_train, tmp_path):
+    with sole_writer(tmp_path / "run"), pytest.raises(FusionVAEError, match="another process is training in"):
+        quick_train(tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+    with sole_writer(tmp_path / "run"):
+        pass
+
+
+def test_full_disk_leaves_the_checkpoints_whole(quick_trainer, run_copy, monkeypatch):
+    trainer = quick_trainer(run_copy, resume=True)
+    before = {path: path.read_bytes() for path in run_copy.rglob("*") if path.is_file()}
+    synced = os.fsync
+    for allowed in range(8):
+        left = [allowed]
+
+        def full(descriptor, left=left):
+            if left[0] == 0:
+                raise OSError(28, "No space left on device")
+            left[0] -= 1
+            synced(descriptor)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            trainer.step = 9
+            with pytest.raises(FusionVAEError, match=r"cannot write .*No space left on device; choose a folder"):
+                trainer.save_checkpoint()
+        assert {path: path.read_bytes() for path in run_copy.rglob("*") if path.is_file()} == before
+        assert finished_checkpoints(run_copy) == [run_copy / "checkpoints/step-00000008"]
+    trainer.save_checkpoint()
+    assert len(finished_checkpoints(run_copy)) == 2

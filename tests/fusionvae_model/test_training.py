@@ -1,0 +1,315 @@
+"""Training: schedules, what a step sees, exact resumption, and that it learns."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+
+from fusionvae_model import FusionVAE, FusionVAEError, TrainConfig
+from fusionvae_model.objective import beta
+from fusionvae_model.run_checkpoints import finished_checkpoints
+from fusionvae_model.trainer import Trainer, build_seeded, learning_rate
+
+CONFIG = TrainConfig(epochs=1, batch_size=1, warmup_fraction=0.05, regularization=0.0)
+TIMES = {"seconds", "images_per_second"}
+
+
+def lines(output):
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def timeless(output):
+    """The log without what a clock says."""
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines(output)]
+
+
+def assert_same_run(output, reference):
+    """Weights, buffers, optimiser, singular vectors and log, to the last bit."""
+    newest, expected = finished_checkpoints(output)[-1], finished_checkpoints(reference)[-1]
+    assert newest.name == expected.name
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        assert (newest / name).read_bytes() == (expected / name).read_bytes(), name
+    assert (output / "model.safetensors").read_bytes() == (reference / "model.safetensors").read_bytes()
+    assert timeless(output) == timeless(reference)
+
+
+def at_step(monkeypatch, step, action):
+    """Do something in the middle of a step, between its passes and its bookkeeping."""
+    original = Trainer.train_step
+
+    def train_step(self, batch, number):
+        values = original(self, batch, number)
+        return (action(self, values) or values) if number == step else values
+
+    monkeypatch.setattr(Trainer, "train_step", train_step)
+
+
+def interrupt(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("total", [1, 2, 20, 1000, 240_000])
+def test_learning_rate_rises_then_falls_to_its_floor(total):
+    rates = [learning_rate(step, total, CONFIG) for step in range(0, total, max(1, total // 1000))]
+    peak = rates.index(max(rates))
+    assert min(rates) > 0
+    assert max(rates) <= CONFIG.learning_rate
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    if total >= 20:
+        assert peak / len(rates) == pytest.approx(CONFIG.warmup_fraction, abs=0.002)
+        assert learning_rate(total - 1, total, CONFIG) == CONFIG.final_learning_rate
+
+
+def test_learning_rate_has_the_same_shape_at_any_length():
+    for fraction in (0.01, 0.04, 0.3, 0.7, 0.99):
+        short, long = (learning_rate(round(fraction * n), n, CONFIG) for n in (2_000, 200_000))
+        assert short == pytest.approx(long, abs=1e-4)
+
+
+def test_learning_rate_meets_the_published_values():
+    assert learning_rate(0, 1000, CONFIG) == pytest.approx(0.01 / 51)
+    assert learning_rate(50, 1000, CONFIG) == 0.01
+    halfway = (50 + 999) / 2
+    assert learning_rate(halfway, 1000, CONFIG) == pytest.approx((0.01 + 0.0001) / 2)
+
+
+@pytest.mark.parametrize("total", [10, 1000, 240_000])
+def test_beta_rises_over_its_share_of_all_steps(total):
+    values = [beta(step, total, fraction=0.3, floor=1e-4) for step in range(0, total, total // 10)]
+    assert values == pytest.approx([1e-4, 1 / 3, 2 / 3] + [1] * 7)
+
+
+def test_steps_use_the_schedules(finished_run):
+    for line in lines(finished_run):
+        assert line["learning_rate"] == pytest.approx(
+            learning_rate(
+                line["step"] - 1, 8, TrainConfig(epochs=2, batch_size=12, warmup_fraction=0.1, regularization=0)
+            ),
+            rel=1e-5,
+        )
+        assert line["beta"] == pytest.approx(beta(line["step"] - 1, 8, fraction=0.3, floor=1e-4), rel=1e-5)
+
+
+def test_weights_depend_on_the_seed_alone(tiny_model):
+    torch.manual_seed(11)
+    first = build_seeded(tiny_model.config, 3, "cpu")
+    following = torch.rand(1)
+    torch.manual_seed(11)
+    assert torch.rand(1) == following  # the global stream was left alone
+    again, other = build_seeded(tiny_model.config, 3, "cpu"), build_seeded(tiny_model.config, 4, "cpu")
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
+    assert not torch.equal(first.walk.h, other.walk.h)
+
+
+def test_another_seed_is_another_run(quick_train, finished_run, tmp_path):
+    quick_train(tmp_path / "other", seed=1)
+    assert timeless(tmp_path / "other") != timeless(finished_run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_and_resumed_equals_uninterrupted(number, quick_train, finished_run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        at_step(patch, 4, lambda *_: os.kill(os.getpid(), number))
+        with pytest.raises(
+            FusionVAEError, match="interrupted after step 5 of 8, which is saved; continue with --resume"
+        ):
+            quick_train(tmp_path / "run")
+    assert not (tmp_path / "run" / "training.json").exists()
+    assert [folder.name for folder in finished_checkpoints(tmp_path / "run")] == ["step-00000005"]
+    quick_train(tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", finished_run)
+
+
+def test_interrupted_in_every_step_equals_uninterrupted(quick_train, finished_run, tmp_path, monkeypatch):
+    for step in range(7):
+        with monkeypatch.context() as patch:
+            at_step(patch, step, interrupt)
+            with pytest.raises(FusionVAEError, match="interrupted"):
+                quick_train(tmp_path / "run", resume=True)
+    quick_train(tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", finished_run)
+
+
+def test_full_disk_and_resumed_equals_uninterrupted(quick_train, finished_run, tmp_path, monkeypatch):
+    left, synced = [20], os.fsync
+
+    def full(descriptor):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        synced(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(FusionVAEError, match="cannot write .*: No space left on device; choose a folder"):
+            quick_train(tmp_path / "run", checkpoint_seconds=0)
+    assert finished_checkpoints(tmp_path / "run") != []
+    quick_train(tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", finished_run)
+
+
+def test_interrupt_in_the_last_step_finishes(quick_train, finished_run, tmp_path, monkeypatch):
+    at_step(monkeypatch, 7, interrupt)
+    assert quick_train(tmp_path / "run")["steps"] == 8
+    assert_same_run(tmp_path / "run", finished_run)
+
+
+def test_second_interrupt_acts_at_once(quick_train, tmp_path, monkeypatch):
+    def interrupt_twice(*_):
+        interrupt()
+        interrupt()
+
+    at_step(monkeypatch, 1, interrupt_twice)
+    with pytest.raises(KeyboardInterrupt):
+        quick_train(tmp_path / "run")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_resume_on_nothing_begins(quick_train, finished_run, tmp_path):
+    quick_train(tmp_path / "new" / "run", resume=True)
+    assert_same_run(tmp_path / "new" / "run", finished_run)
+
+
+def test_resume_of_a_finished_run_computes_nothing(quick_train, run_copy, monkeypatch, capsys):
+    def fail(*_):
+        raise AssertionError("it computes")
+
+    monkeypatch.setattr(Trainer, "train_step", fail)
+    monkeypatch.setattr(Trainer, "finish", fail)
+    before = {path: path.stat().st_mtime_ns for path in run_copy.rglob("*")}
+    summary = quick_train(run_copy, resume=True)
+    assert summary == json.loads((run_copy / "training.json").read_text())
+    assert {path: path.stat().st_mtime_ns for path in run_copy.rglob("*")} == before
+    assert "is done; nothing is left to compute" in capsys.readouterr().err
+
+
+def test_killed_before_the_finished_model_stood(quick_train, finished_run, run_copy, monkeypatch):
+    for name in ("training.json", "model.safetensors", "config.json", "README.md"):
+        (run_copy / name).unlink()
+    monkeypatch.setattr(Trainer, "train_step", lambda *_: pytest.fail("all steps were done"))
+    quick_train(run_copy, resume=True)
+    assert_same_run(run_copy, finished_run)
+
+
+def test_number_of_inputs_is_uniform(quick_trainer):
+    trainer = quick_trainer(batch_size=1)
+    counts = torch.zeros(4)
+    for step in range(800):
+        counts[trainer.batch(step).inputs.shape[1]] += 1
+    chi_squared = float(((counts - 200) ** 2 / 200).sum())
+    assert chi_squared < 16.3  # exceeded by chance once in a thousand seeds
+
+
+def test_log_lines_say_everything(finished_run):
+    for line, step, steps in zip(lines(finished_run), (3, 6, 8), (3, 3, 2), strict=True):
+        assert list(line) == [
+            "step",
+            "epoch",
+            "seconds",
+            "loss",
+            "elbo_nats",
+            "reconstruction_nats",
+            "kl_nats",
+            "kl_per_group",
+            "beta",
+            "learning_rate",
+            "gradient_norm",
+            "num_inputs",
+            "images_per_second",
+        ]
+        assert line["step"] == step
+        assert line["epoch"] == pytest.approx(step / 4, rel=1e-5)
+        assert line["elbo_nats"] == pytest.approx(-line["reconstruction_nats"] - line["kl_nats"], rel=1e-4)
+        assert line["kl_nats"] == pytest.approx(sum(line["kl_per_group"]), rel=1e-4)
+        assert len(line["kl_per_group"]) == 2
+        assert (line["num_inputs"] * steps) % 1 == pytest.approx(0, abs=1e-5)
+        assert min(line["gradient_norm"], line["images_per_second"]) > 0
+
+
+def test_summary_says_what_was_done(finished_run):
+    summary = json.loads((finished_run / "training.json").read_text())
+    assert (summary["steps"], summary["epochs"], summary["images_seen"]) == (8, 2.0, 96)
+    assert summary["dataset_stand_in"] is True
+    assert summary["train_config"]["batch_size"] == 12
+
+
+def test_training_drives_the_bound_up(quick_trainer):
+    trainer = quick_trainer(epochs=8)
+    held = [trainer.batch(10_000 + k, num_inputs=k) for k in range(4)]
+
+    def bound():
+        noise = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            return float(sum(trainer.model.elbo(b.target, b.inputs, generator=noise).mean() for b in held)) / 4
+
+    before = bound()
+    for step in range(32):
+        trainer.train_step(trainer.batch(step), step)
+    assert bound() > 0.7 * before  # both are negative
+
+
+def test_bf16_trains_almost_as_32_bits_do(quick_trainer):
+    first, second = (quick_trainer(precision=precision) for precision in ("32", "bf16"))
+    for step in range(2):
+        full, half = (trainer.train_step(trainer.batch(step), step) for trainer in (first, second))
+        assert half["loss"].dtype == torch.float32
+        assert float(half["loss"]) == pytest.approx(float(full["loss"]), rel=0.02)
+
+
+@pytest.mark.parametrize(("step", "log_every"), [(0, 3), (3, 3), (2, 1)])
+def test_divergence_keeps_the_last_good_checkpoint(step, log_every, quick_train, tmp_path, monkeypatch):
+    def spoil(trainer, values):
+        with torch.no_grad():
+            trainer.model.walk.h[0, 0, 0] = torch.nan  # the loss of this step is still finite
+
+    at_step(monkeypatch, step, spoil)
+    with pytest.raises(FusionVAEError, match=f"diverged by step {step + 1}, .* another seed, a larger batch") as caught:
+        quick_train(tmp_path / "run", log_every=log_every, checkpoint_seconds=0)
+    saved = finished_checkpoints(tmp_path / "run")
+    assert [folder.name for folder in saved] == [f"step-{s:08d}" for s in (step - 1, step) if s > 0]
+    assert (str(saved[-1]) if saved else "no checkpoint had been saved") in str(caught.value)
+    for folder in saved:
+        assert all(t.isfinite().all() for t in FusionVAE.from_pretrained(folder).state_dict().values())
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_non_finite_loss_is_met_at_the_next_line(value, quick_train, tmp_path, monkeypatch):
+    at_step(monkeypatch, 3, lambda _, values: values | {"loss": torch.tensor(value)})
+    with pytest.raises(FusionVAEError, match="diverged by step 6"):
+        quick_train(tmp_path / "run", checkpoint_seconds=1e9)
+    assert [line["step"] for line in lines(tmp_path / "run")] == [3]
+
+
+def test_interrupt_after_divergence_saves_nothing(quick_train, tmp_path, monkeypatch):
+    def spoil_and_interrupt(trainer, values):
+        interrupt()
+        return values | {"loss": torch.tensor(torch.nan)}
+
+    at_step(monkeypatch, 1, spoil_and_interrupt)
+    with pytest.raises(FusionVAEError, match="diverged by step 2"):
+        quick_train(tmp_path / "run")
+    assert finished_checkpoints(tmp_path / "run") == []
+
+
+def test_measuring_a_step_changes_nothing(quick_trainer):
+    trainer = quick_trainer()
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    assert trainer.measure_step_seconds(seconds=0) > 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.state_dict().items())
+    assert not trainer.optimizer.state
+    assert trainer.optimizer.param_groups[0]["lr"] == 0.01
+    assert trainer.step == 0
+
+
+def test_a_step_without_inputs_leaves_its_head_alone(quick_trainer):
+    trainer = quick_trainer()
+    head = trainer.model.walk.groups[0].prior_head
+    before = head.weight.clone()
+    trainer.train_step(trainer.batch(0, num_inputs=0), 0)
+    spectral_only = head.weight.grad  # the bound does not touch it, the regulariser does
+    assert trainer.model.walk.groups[0].posterior_head.weight.grad.norm() > 10 * spectral_only.norm()
+    trainer.train_step(trainer.batch(1, num_inputs=2), 1)
+    assert not torch.equal(head.weight, before)
