@@ -42,6 +42,7 @@ def test_statistics_are_the_plain_mean_over_batches(tiny_model):
     images = [
         Batch(torch.rand(5, 1, 16, 16, generator=noise), torch.rand(5, 2, 1, 16, 16, generator=noise)) for _ in "ab"
     ]
+    tiny_model.train()(images[0].target, images[0].inputs)  # something to forget
     first = norms(tiny_model)[0]
     seen = []
     first.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))

@@ -54,3 +54,11 @@ def test_unknown_and_missing_keys_are_named():
 def test_training_ranges():
     with pytest.raises(FusionVAEError, match="batch_size is 0"):
         TrainConfig(epochs=1, batch_size=0, warmup_fraction=0.1, regularization=0.01)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"base_channels": "8"}, {"groups_per_scale": [2, "5"]}, {"groups_per_scale": 7}, {"channels": True}]
+)
+def test_values_of_another_type_are_refused(changes):
+    with pytest.raises(FusionVAEError, match=f"{next(iter(changes))}=.*expected"):
+        ModelConfig.from_dict({**PRESETS["fusion-mnist"].model.to_dict(), **changes})

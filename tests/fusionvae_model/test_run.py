@@ -64,12 +64,13 @@ for seconds in (0.3, 0.9):
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
 deaths = 2
-while killed(fork(victim_folder, chance.randint(1, 70))):
+while killed(fork(victim_folder, chance.randint(5, 60))):
     deaths += 1
 print(deaths)
 """
 
 
+@pytest.mark.slow
 def test_killed_anywhere_and_resumed_equals_uninterrupted(python, data_file, quick_preset, tmp_path):
     from fusionvae_model import PRESETS
 
@@ -79,7 +80,7 @@ def test_killed_anywhere_and_resumed_equals_uninterrupted(python, data_file, qui
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     done = python(KILLS, data_file, killed, whole, quick_preset, *settings)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert int(done.stdout) >= 4
+    assert int(done.stdout) >= 4, "hardly anybody was killed"
     for folder in ("checkpoints/step-00000003", "checkpoints/step-00000004", "."):
         for path in (whole / folder).glob("*.safetensors"):
             assert path.read_bytes() == (killed / folder / path.name).read_bytes(), path
@@ -194,6 +195,12 @@ def test_foreign_folder_is_left_alone(resume, quick_train, tmp_path):
     assert [path.name for path in (tmp_path / "letters").iterdir()] == ["dear.txt"]
     with pytest.raises(FusionVAEError, match="is a file; expected a folder"):
         quick_train(tmp_path / "letters" / "dear.txt", resume=resume)
+
+
+def test_what_a_kill_left_before_the_run_stood_is_no_obstacle(quick_trainer, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".run.json.77.tmp").write_text("{")
+    assert quick_trainer(resume=True).step == 0
 
 
 @pytest.mark.parametrize("steps", [None, 0, "many"])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fusionvae_model import FusionVAE, FusionVAEError, TrainConfig
+from fusionvae_model.data import TrainingSet
 from fusionvae_model.objective import beta
 from fusionvae_model.run_checkpoints import finished_checkpoints
 from fusionvae_model.trainer import Trainer, build_seeded, learning_rate
@@ -144,7 +145,7 @@ def test_full_disk_and_resumed_equals_uninterrupted(quick_train, finished_run, t
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(FusionVAEError, match="cannot write .*: No space left on device; choose a folder"):
+        with pytest.raises(FusionVAEError, match=r"cannot write .*: No space left on device; choose a folder"):
             quick_train(tmp_path / "run", checkpoint_seconds=0)
     assert finished_checkpoints(tmp_path / "run") != []
     quick_train(tmp_path / "run", resume=True)
@@ -203,7 +204,9 @@ def test_number_of_inputs_is_uniform(quick_trainer):
     assert chi_squared < 16.3  # exceeded by chance once in a thousand seeds
 
 
-def test_log_lines_say_everything(finished_run):
+def test_log_lines_say_everything(finished_run, data_file):
+    data = TrainingSet(data_file, seed=0)
+    drawn = [data.batch(step, 12, max_inputs=3).inputs.shape[1] for step in range(8)]
     for line, step, steps in zip(lines(finished_run), (3, 6, 8), (3, 3, 2), strict=True):
         assert list(line) == [
             "step",
@@ -225,7 +228,7 @@ def test_log_lines_say_everything(finished_run):
         assert line["elbo_nats"] == pytest.approx(-line["reconstruction_nats"] - line["kl_nats"], rel=1e-4)
         assert line["kl_nats"] == pytest.approx(sum(line["kl_per_group"]), rel=1e-4)
         assert len(line["kl_per_group"]) == 2
-        assert (line["num_inputs"] * steps) % 1 == pytest.approx(0, abs=1e-5)
+        assert line["num_inputs"] == pytest.approx(sum(drawn[step - steps : step]) / steps, rel=1e-5)
         assert min(line["gradient_norm"], line["images_per_second"]) > 0
 
 
@@ -237,7 +240,7 @@ def test_summary_says_what_was_done(finished_run):
 
 
 def test_training_drives_the_bound_up(quick_trainer):
-    trainer = quick_trainer(epochs=8)
+    trainer = quick_trainer(epochs=6)
     held = [trainer.batch(10_000 + k, num_inputs=k) for k in range(4)]
 
     def bound():
@@ -246,9 +249,9 @@ def test_training_drives_the_bound_up(quick_trainer):
             return float(sum(trainer.model.elbo(b.target, b.inputs, generator=noise).mean() for b in held)) / 4
 
     before = bound()
-    for step in range(32):
+    for step in range(24):
         trainer.train_step(trainer.batch(step), step)
-    assert bound() > 0.7 * before  # both are negative
+    assert bound() > 0.75 * before  # both are negative
 
 
 def test_bf16_trains_almost_as_32_bits_do(quick_trainer):

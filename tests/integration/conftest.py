@@ -1,4 +1,4 @@
-"""The commands as a user has them: subprocesses, judged by what they print and what they leave behind."""
+"""The commands as a user has them, judged by how they end, what they print and what they leave behind."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,21 @@ def command(tmp_path: Path) -> Command:
 
 @pytest.fixture
 def succeeding(tmp_path: Path) -> Command:
-    """The same for a command that must not fail."""
+    """`succeeding(program, *arguments)`: the same for a command that must not fail."""
     return lambda *words: succeed(tmp_path, *words)
+
+
+@pytest.fixture
+def end_of() -> Callable[..., object]:
+    """`end_of(program, *arguments)`: the exit status of a command in this process, where PyTorch is imported once."""
+
+    def end(program: str, *arguments: object) -> object:
+        (script,) = entry_points(group="console_scripts", name=program)
+        with pytest.raises(SystemExit) as stop:
+            script.load()(list(map(str, arguments)), prog_name=program)
+        return stop.value.code
+
+    return end
 
 
 @pytest.fixture(scope="session")

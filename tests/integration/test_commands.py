@@ -6,7 +6,6 @@ import importlib
 import importlib.metadata
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -33,10 +32,10 @@ def test_help_names_every_subcommand(command: Command, program: str) -> None:
 
 
 @pytest.mark.parametrize("program", SUBCOMMANDS)
-def test_version(command: Command, program: str) -> None:
-    done = command(program, "--version")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.strip() == f"{program}, version {importlib.metadata.version(DISTRIBUTIONS[program])}"
+def test_version(program: str, end_of: Callable[..., object], capfd: pytest.CaptureFixture[str]) -> None:
+    assert end_of(program, "--version") == 0
+    installed = importlib.metadata.version(DISTRIBUTIONS[program])
+    assert capfd.readouterr() == (f"{program}, version {installed}\n", "")
 
 
 @pytest.mark.parametrize("program", SUBCOMMANDS)
@@ -59,9 +58,10 @@ def test_installed_script_is_the_module(program: str) -> None:
     ],
     ids=" ".join,
 )
-def test_wrong_usage_exits_with_2(command: Command, words: list[str], tmp_path: Path) -> None:
-    done = command(*words)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert "Error: " in done.stderr
-    assert list(tmp_path.iterdir()) == []
+def test_wrong_usage_exits_with_2(
+    words: list[str], end_of: Callable[..., object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert end_of(*words) == 2
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert "Error: " in printed.err

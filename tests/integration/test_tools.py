@@ -13,8 +13,6 @@ from types import ModuleType
 
 import pytest
 
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
-
 
 def load(repository: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Imports a file of tools/ as a module, as if it stood on the path."""
@@ -34,7 +32,9 @@ def tool(repository: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_quickstart_would_run_commands_that_exist(repository: Path, tmp_path: Path, command: Command) -> None:
+def test_quickstart_would_run_commands_that_exist(
+    repository: Path, tmp_path: Path, end_of: Callable[..., object]
+) -> None:
     done = tool(repository, "quickstart", "--dry-run", "--output", str(tmp_path / "out"))
     assert done.returncode == 0
     lines = [shlex.split(line) for line in done.stdout.splitlines()]
@@ -46,8 +46,7 @@ def test_quickstart_would_run_commands_that_exist(repository: Path, tmp_path: Pa
         ["fusion-bench", "report"],
     ]
     for words in jobs:  # --help answers only after every option was recognised
-        parsed = command(*words, "--help")
-        assert parsed.returncode == 0, parsed.stderr
+        assert end_of(*words, "--help") == 0
     assert list(tmp_path.iterdir()) == []
 
 

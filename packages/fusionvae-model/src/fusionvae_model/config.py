@@ -28,10 +28,24 @@ class _Config:
                 f"{', '.join(sorted(names))}: was it written by another version of fusionvae-model?"
             )
         tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+            value = tuples.get(field.name)
+            if field.name in tuples and not _is_a(value, field.type):
+                kind = getattr(field.type, "__name__", field.type)
+                raise FusionVAEError(f"the configuration has {field.name}={value!r}; expected {kind}")
         try:
             return cls(**tuples)
         except TypeError as error:
             raise FusionVAEError(f"the configuration is incomplete: {error}") from error
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Tell whether a value read from JSON is what the field's annotation says."""
+    if kind == tuple[int, ...]:
+        return isinstance(value, tuple) and all(_is_a(entry, int) for entry in value)
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int | float) if kind is float else isinstance(value, kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,8 +187,8 @@ PRESETS = {
     ),
     # a laptop's: minutes instead of hours
     "fusion-mnist-small": Preset(
-        ModelConfig(image_size=32, channels=1, nll_size=28, likelihood="bernoulli", groups_per_scale=(1, 2), latent_channels=10, base_channels=4, preprocessing_blocks=2, cells_per_block=1, encoder_cells=1, decoder_cells=1),  # noqa: E501
-        TrainConfig(epochs=10, batch_size=50, warmup_fraction=0.05, regularization=1e-3),
+        ModelConfig(image_size=32, channels=1, nll_size=28, likelihood="bernoulli", groups_per_scale=(1, 2), latent_channels=10, base_channels=8, preprocessing_blocks=2, cells_per_block=1, encoder_cells=1, decoder_cells=1),  # noqa: E501
+        TrainConfig(epochs=10, batch_size=32, warmup_fraction=0.05, regularization=1e-3),
     ),
 }
 # fmt: on

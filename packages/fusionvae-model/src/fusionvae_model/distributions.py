@@ -20,7 +20,8 @@ def bounded_normal(parameters: Tensor) -> Normal:
     Returns:
         Normal with batch shape ``[b, m, h, w]``; scale in (0.0167, 148.5).
     """
-    mean, log_scale = (SOFT_CLAMP * torch.tanh(parameters / SOFT_CLAMP)).chunk(2, dim=1)
+    exact = parameters.to(torch.promote_types(parameters.dtype, torch.float32))  # also under autocast
+    mean, log_scale = (SOFT_CLAMP * torch.tanh(exact / SOFT_CLAMP)).chunk(2, dim=1)
     return Normal(mean, log_scale.exp() + SCALE_FLOOR, validate_args=False)
 
 

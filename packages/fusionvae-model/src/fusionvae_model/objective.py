@@ -63,23 +63,26 @@ class SpectralRegularizer(nn.Module):
         for index, ((_, rows, _), convolutions) in enumerate(alike.items()):
             start = torch.randn(len(convolutions), rows, 1, generator=generator)
             self.register_buffer(f"left_{index}", F.normalize(start, dim=1))
-        self.register_buffer("started", torch.tensor(False))
+        for index, convolutions in enumerate(self._alike):
+            self._advance(index, _weights_as_used(convolutions).detach().cpu(), FIRST_POWER_ITERATIONS)
 
     def forward(self) -> Tensor:
         """Return the sum, differentiable, after advancing the singular vectors."""
-        iterations = POWER_ITERATIONS if self.started else FIRST_POWER_ITERATIONS
         total = []
         for index, convolutions in enumerate(self._alike):
             weights = _weights_as_used(convolutions)
-            left = self.get_buffer(f"left_{index}")
-            with torch.no_grad():
-                for _ in range(iterations):
-                    right = F.normalize(weights.mT @ left, dim=1)
-                    left = F.normalize(weights @ right, dim=1)
-                self.get_buffer(f"left_{index}").copy_(left)
+            left, right = self._advance(index, weights.detach(), POWER_ITERATIONS)
             total.append((left * (weights @ right)).sum())
-        self.started.fill_(True)  # type: ignore[operator]
         return torch.stack(total).sum()
+
+    @torch.no_grad()
+    def _advance(self, index: int, weights: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+        left = self.get_buffer(f"left_{index}")
+        for _ in range(iterations):
+            right = F.normalize(weights.mT @ left, dim=1)
+            left = F.normalize(weights @ right, dim=1)
+        self.get_buffer(f"left_{index}").copy_(left)
+        return left, right
 
 
 def _weights_as_used(convolutions: Sequence[WeightNormConv2d | nn.Conv2d]) -> Tensor:

@@ -63,8 +63,7 @@ def stored_total_steps(output: Path, wanted: Run, *, resume: bool) -> int | None
         return None
     if not resume:
         raise FusionVAEError(f"{output} already holds a training run; continue it with --resume or choose another")
-    asked = wanted.to_dict()
-    stored = {"minutes": asked["minutes"], **read_json(path)}  # 0.1.0 did not store the minutes at first
+    asked, stored = wanted.to_dict(), read_json(path)
     total_steps = stored.get("total_steps")
     if not isinstance(total_steps, int) or total_steps < 1:
         raise FusionVAEError(f"{path} has total_steps {total_steps!r}; expected at least 1: choose another --output")
