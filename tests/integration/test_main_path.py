@@ -39,9 +39,9 @@ class Job:
 
     def commands(self) -> list[list[object]]:
         trained = ["--weights", self.weights, "--data", self.data]
-        brief = ["--epochs", 1, "--batch-size", 20, "--resume"]
+        brief = ["--epochs", 1, "--batch-size", 4, "--resume"]
         return [
-            ["fusion-datasets", "build", "mnist", "--source", "stand-in", "--limit", 60, "--output", self.data],
+            ["fusion-datasets", "build", "mnist", "--source", "stand-in", "--limit", 12, "--output", self.data],
             [
                 "fusionvae",
                 "train",
@@ -78,7 +78,7 @@ def test_main_path_and_again(succeeding: Command, tmp_path: Path) -> None:
     info = json.loads(succeeding("fusion-datasets", "info", job.data, "--json").stdout)
     model = json.loads(succeeding("fusionvae", "info", job.weights, "--json").stdout)
     result = json.loads(job.result.read_text("utf-8"))
-    assert info["rows"] == {"train": 60, "test": 60}
+    assert info["rows"] == {"train": 12, "test": 12}
     assert model["training"]["steps"] == 3
     assert model["training"]["dataset_digest"] == info["digest"]
     assert result["dataset_digest"] == info["digest"]

@@ -1,0 +1,47 @@
+"""What is committed under results/ hangs together: the weights are those that were scored, and they keep the laws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fusionvae_bench import read_result
+from fusionvae_bench.evaluate import weights_digest
+from fusionvae_model import FusionVAE
+
+RESULTS = Path(__file__).parents[2] / "results"
+SCORED = sorted(path for path in RESULTS.glob("*/result.json") if (path.parent / "model").is_dir())
+
+
+def test_there_are_results() -> None:
+    assert SCORED
+
+
+@pytest.mark.parametrize("path", SCORED, ids=lambda path: path.parent.name)
+def test_the_weights_are_those_that_were_scored(path: Path) -> None:
+    result = read_result(path)
+    assert weights_digest(FusionVAE.from_pretrained(path.parent / "model")) == result.weights_digest
+
+
+@pytest.mark.parametrize("path", SCORED, ids=lambda path: path.parent.name)
+def test_the_scores_are_possible(path: Path) -> None:
+    """Above the entropy of the grey values; no input hurts; no result on stand-ins under a real name."""
+    result = read_result(path)
+    nats = [result.score(k).nll_nats for k in range(4)]
+    assert all(value is not None and value > result.entropy_floor_nats for value in nats)
+    assert nats == sorted(nats, reverse=True)
+    assert not result.warnings
+    assert result.is_stand_in == ("stand-in" in path.parent.name)
+
+
+@pytest.mark.parametrize("path", SCORED, ids=lambda path: path.parent.name)
+def test_the_trained_model_does_not_see_the_order_of_its_inputs(path: Path) -> None:
+    model = FusionVAE.from_pretrained(path.parent / "model")
+    size = model.config.image_size
+    inputs = torch.rand(2, 3, model.config.channels, size, size, generator=torch.Generator().manual_seed(0))
+    first, second = (
+        model.sample(x, num_samples=2, generator=torch.Generator().manual_seed(1)) for x in (inputs, inputs.flip(1))
+    )
+    assert torch.equal(first, second)
