@@ -156,7 +156,7 @@ def _model_card(config: ModelConfig, num_parameters: int, training: dict[str, An
         "```python",
         "from fusionvae_model import FusionVAE",
         'model = FusionVAE.from_pretrained("this/folder")',
-        "fused = model.sample(inputs, num_samples=8)   # [b, k, c, h, w] in [0, 1] → [b, 8, c, h, w]",
+        "fused = model.sample(inputs, num_samples=8)  # [b, k, c, h, w] in [0, 1] → [b, 8, c, h, w]",
         "```",
         "",
         "| | |",
