@@ -48,7 +48,7 @@ def at_step(monkeypatch, step, action):
 
 
 def interrupt(*_):
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("total", [1, 2, 20, 1000, 240_000])
@@ -113,7 +113,7 @@ def test_another_seed_is_another_run(quick_train, finished_run, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_and_resumed_equals_uninterrupted(number, quick_train, finished_run, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        at_step(patch, 4, lambda *_: os.kill(os.getpid(), number))
+        at_step(patch, 4, lambda *_: signal.raise_signal(number))
         with pytest.raises(
             FusionVAEError, match="interrupted after step 5 of 8, which is saved; continue with --resume"
         ):
