@@ -1,4 +1,4 @@
-"""The direction of imports: bench → model → data sets, and torch in one file of the data sets alone."""
+"""The direction of imports: bench → model → data sets, and torch in one folder of the data sets alone."""
 
 from __future__ import annotations
 

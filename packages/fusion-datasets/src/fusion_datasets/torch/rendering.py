@@ -9,8 +9,6 @@ from fusion_datasets.corruptions import WHITE_LEVEL, Ellipses, ellipse_visibilit
 from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.spec import BenchmarkSpec, EllipseLaw
 
-__all__ = ["RenderedInputs", "draw_ellipses", "render_inputs"]
-
 
 class RenderedInputs(NamedTuple):
     """The inputs of a batch.
