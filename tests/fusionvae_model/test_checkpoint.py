@@ -159,6 +159,16 @@ def test_no_folder_is_one_sentence(path, tmp_path):
         FusionVAE.from_pretrained(tmp_path / path)
 
 
+def test_weights_in_the_box_are_found_by_name_wherever_one_stands(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert FusionVAE.from_pretrained("fusion-mnist").num_parameters == 671_950
+    tiny_model.save_pretrained("fusion-mnist")  # one's own folder of that name comes first
+    assert FusionVAE.from_pretrained("fusion-mnist").config == tiny_model.config
+    for stranger in ("fusion-mnits", "weights/fusion-mnist", ".", "../weights"):
+        with pytest.raises(FusionVAEError, match=r"a name in the box: fusion-mnist$|config\.json is missing"):
+            FusionVAE.from_pretrained(stranger)
+
+
 def test_folder_that_cannot_be_made(tiny_model, tmp_path):
     (tmp_path / "file.txt").write_text("x")
     with pytest.raises(FusionVAEError, match=r"cannot write .*model\.safetensors: .*; choose a folder"):

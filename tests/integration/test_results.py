@@ -10,19 +10,34 @@ import torch
 from fusionvae_bench import read_result
 from fusionvae_bench.evaluate import weights_digest
 from fusionvae_model import FusionVAE
+from fusionvae_model.checkpoint import BOX, model_folder
 
 RESULTS = Path(__file__).parents[2] / "results"
-SCORED = sorted(path for path in RESULTS.glob("*/result.json") if (path.parent / "model").is_dir())
+IN_THE_BOX = {"fusion-mnist-8-epochs": "fusion-mnist"}
+"""Whose weights come with the package, and so stand there alone."""
+
+
+def weights(path: Path) -> Path:
+    """The folder of the weights that a result scored."""
+    return model_folder(IN_THE_BOX.get(path.parent.name, path.parent / "model"))
+
+
+SCORED = sorted(path for path in RESULTS.glob("*/result.json") if weights(path).is_dir())
 
 
 def test_there_are_results() -> None:
     assert SCORED
 
 
+def test_all_weights_in_the_box_are_scored() -> None:
+    scored = {weights(path) for path in SCORED}
+    assert {folder for folder in BOX.iterdir() if folder.is_dir()} <= scored
+
+
 @pytest.mark.parametrize("path", SCORED, ids=lambda path: path.parent.name)
 def test_the_weights_are_those_that_were_scored(path: Path) -> None:
     result = read_result(path)
-    assert weights_digest(FusionVAE.from_pretrained(path.parent / "model")) == result.weights_digest
+    assert weights_digest(FusionVAE.from_pretrained(weights(path))) == result.weights_digest
 
 
 @pytest.mark.parametrize("path", SCORED, ids=lambda path: path.parent.name)
@@ -38,7 +53,7 @@ def test_the_scores_are_possible(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SCORED, ids=lambda path: path.parent.name)
 def test_the_trained_model_does_not_see_the_order_of_its_inputs(path: Path) -> None:
-    model = FusionVAE.from_pretrained(path.parent / "model")
+    model = FusionVAE.from_pretrained(weights(path))
     size = model.config.image_size
     inputs = torch.rand(2, 3, model.config.channels, size, size, generator=torch.Generator().manual_seed(0))
     first, second = (

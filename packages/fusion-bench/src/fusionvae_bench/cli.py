@@ -21,6 +21,7 @@ from fusionvae_bench.evaluate import Request, check_request, evaluate, fingerpri
 from fusionvae_bench.results import Result, find_results, read_result, write_per_image, write_result
 from fusionvae_bench.tables import score_tables, to_markdown
 from fusionvae_model import FusionVAE, FusionVAEError
+from fusionvae_model.checkpoint import model_folder
 from fusionvae_model.device import keep_freed_memory
 
 P = ParamSpec("P")
@@ -217,7 +218,7 @@ def _page(
     gallery = history = featured = None
     if weights:
         model = _load(weights, device)
-        history = read_history(Path(weights))
+        history = read_history(model_folder(weights))
         digest = weights_digest(model)
         featured = next((r for r in results if r.weights_digest == digest), None)
         if data_path:
@@ -284,7 +285,7 @@ def _name(weights: str) -> str:
 
 
 def _training(weights: str) -> dict[str, Any] | None:
-    path = Path(weights) / "training.json"
+    path = model_folder(weights) / "training.json"
     if not path.is_file():
         return None
     try:

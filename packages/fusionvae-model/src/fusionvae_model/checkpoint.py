@@ -20,6 +20,15 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TRAINING_FILE = "training.json"
 CARD_FILE = "README.md"
+BOX = Path(__file__).parent / "weights"
+"""Trained models that are installed with the package, one folder each."""
+
+
+def model_folder(weights: str | Path) -> Path:
+    """Return the folder of a model: the path itself if it exists, else the one in the box of this name, if any."""
+    boxed = BOX / weights
+    is_boxed = Path(weights).name == str(weights) and (boxed / WEIGHTS_FILE).is_file()
+    return boxed if is_boxed and not Path(weights).exists() else Path(weights)
 
 
 def write_pretrained(
@@ -55,7 +64,7 @@ def read_pretrained(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     if not folder.is_dir():
         raise FusionVAEError(
             f"{folder} is not a folder with a model; expected one that holds {CONFIG_FILE} and {WEIGHTS_FILE}, "
-            "as fusionvae train writes it"
+            f"as fusionvae train writes it, or a name in the box: {', '.join(sorted(p.name for p in BOX.iterdir()))}"
         )
     values = read_json(folder / CONFIG_FILE)
     if values.get("format") != FORMAT:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from fusionvae_model import __version__
-from fusionvae_model.checkpoint import read_training_summary
+from fusionvae_model.checkpoint import model_folder, read_training_summary
 from fusionvae_model.config import PRESETS
 from fusionvae_model.errors import FusionVAEError
 from fusionvae_model.fusionvae import FusionVAE
@@ -117,7 +117,7 @@ def info(folder: Path, as_json: bool) -> None:
     values: dict[str, Any] = {
         "parameters": model.num_parameters,
         "model": model.config.to_dict(),
-        "training": read_training_summary(folder),
+        "training": read_training_summary(model_folder(folder)),
     }
     if as_json:
         click.echo(json.dumps(values, indent=2))
@@ -141,7 +141,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 @main.command()
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--weights", required=True, type=click.Path(path_type=Path), help="Folder of a trained model.")
+@click.option("--weights", required=True, type=click.Path(path_type=Path), help="Folder of a trained model, or `fusion-mnist`.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Sheet to write (PNG).")
 @click.option("--samples", type=click.IntRange(min=2), default=8, show_default=True, help="Hypotheses to draw.")
 @click.option("--temperature", type=_FiniteRange(min=0), default=1.0, show_default=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fusionvae_model.aggregation import max_aggregate_prefixes
-from fusionvae_model.checkpoint import read_pretrained, write_pretrained
+from fusionvae_model.checkpoint import model_folder, read_pretrained, write_pretrained
 from fusionvae_model.config import ModelConfig, preset
 from fusionvae_model.distributions import Likelihood, normal_kl
 from fusionvae_model.errors import FusionVAEError
@@ -95,10 +95,14 @@ class FusionVAE(nn.Module):
     def from_pretrained(cls, folder: str | Path, *, device: torch.device | str = "cpu") -> Self:
         """Load a trained model from a folder that :meth:`save_pretrained` or ``fusionvae train`` wrote.
 
+        Args:
+            folder: Its path, or the name of weights that came with the package: ``"fusion-mnist"``.
+            device: Where the model goes.
+
         Raises:
             FusionVAEError: If the folder holds no model, or one of another version.
         """
-        config, tensors = read_pretrained(Path(folder))
+        config, tensors = read_pretrained(model_folder(folder))
         model = cls(config)
         try:
             model.load_state_dict(tensors)
