@@ -22,7 +22,7 @@ from fusionvae_model import PRESETS, ModelConfig, TrainConfig, trainer
 from fusionvae_model.config import Preset
 from fusionvae_model.training import train
 
-data, victim_folder, reference_folder, preset, model, config = sys.argv[1:]
+data, victim_folder, clocked_folder, reference_folder, preset, model, config = sys.argv[1:]
 PRESETS[preset] = Preset(ModelConfig.from_dict(json.loads(model)), TrainConfig.from_dict(json.loads(config)))
 trainer.STATISTICS_BATCHES_PER_KIND = trainer.GAP_BATCHES_PER_KIND = 1
 torch.set_num_threads(1)
@@ -55,17 +55,21 @@ def killed(pid):
         sys.exit("a victim failed")
     return False
 
+started = time.monotonic()
 if killed(fork(reference_folder, 0)):
     sys.exit("nobody killed the reference")
+whole_time = time.monotonic() - started
 chance = random.Random(0)
-for seconds in (0.3, 0.9):
-    pid = fork(victim_folder, 0)
-    time.sleep(seconds)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-deaths = 2
+deaths = 0
 while killed(fork(victim_folder, chance.randint(5, 60))):
     deaths += 1
+for _ in range(3):  # by the clock, at any moment of a run; one that comes too late kills nobody and costs nothing
+    pid = fork(clocked_folder, 0)
+    time.sleep(chance.uniform(0.1, 0.7) * whole_time)
+    os.kill(pid, signal.SIGKILL)
+    killed(pid)
+if killed(fork(clocked_folder, 0)):
+    sys.exit("nobody killed the last")
 print(deaths)
 """
 
@@ -77,23 +81,25 @@ def test_killed_anywhere_and_resumed_equals_uninterrupted(python, data_file, qui
     chosen = PRESETS[quick_preset]
     train = dataclasses.replace(chosen.train, epochs=1)
     settings = [json.dumps(part.to_dict()) for part in (chosen.model, train)]
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    done = python(KILLS, data_file, killed, whole, quick_preset, *settings)
+    killed, clocked, whole = (tmp_path / name for name in ("killed", "clocked", "whole"))
+    done = python(KILLS, data_file, killed, clocked, whole, quick_preset, *settings)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert int(done.stdout) >= 4, "hardly anybody was killed"
-    for folder in ("checkpoints/step-00000003", "checkpoints/step-00000004", "."):
-        for path in (whole / folder).glob("*.safetensors"):
-            assert path.read_bytes() == (killed / folder / path.name).read_bytes(), path
-    timeless = [
-        [
-            {key: value for key, value in json.loads(line).items() if "second" not in key}
-            for line in log.read_text().splitlines()
-        ]
-        for log in (killed / "log.jsonl", whole / "log.jsonl")
-    ]
-    assert timeless[0] == timeless[1]
-    assert {path.name for path in whole.iterdir()} == {p.name for p in killed.iterdir() if not p.name.endswith(".tmp")}
-    assert sorted(path.name for path in (killed / "checkpoints").iterdir()) == ["step-00000003", "step-00000004"]
+    assert int(done.stdout) >= 8, "hardly anybody was killed"
+    for folder in (killed, clocked):
+        for stored in ("checkpoints/step-00000003", "checkpoints/step-00000004", "."):
+            for path in (whole / stored).glob("*.safetensors"):
+                assert path.read_bytes() == (folder / stored / path.name).read_bytes(), path
+        assert timeless(folder / "log.jsonl") == timeless(whole / "log.jsonl")
+        assert {path.name for path in whole.iterdir()} == {
+            path.name for path in folder.iterdir() if not path.name.endswith(".tmp")
+        }
+        assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-00000003", "step-00000004"]
+
+
+def timeless(log):
+    """A log's lines without what a clock measured."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    return [{key: value for key, value in line.items() if "second" not in key} for line in lines]
 
 
 def test_checkpoints_are_pruned_to_two(quick_train, tmp_path):
