@@ -141,7 +141,9 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 @main.command()
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--weights", required=True, type=click.Path(path_type=Path), help="Folder of a trained model, or `fusion-mnist`.")
+@click.option(
+    "--weights", required=True, type=click.Path(path_type=Path), help="Folder of a trained model, or `fusion-mnist`."
+)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Sheet to write (PNG).")
 @click.option("--samples", type=click.IntRange(min=2), default=8, show_default=True, help="Hypotheses to draw.")
 @click.option("--temperature", type=_FiniteRange(min=0), default=1.0, show_default=True)
