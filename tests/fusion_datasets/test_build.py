@@ -17,7 +17,7 @@ import pytest
 from fusion_datasets import FusionDataset, FusionDatasetsError
 from fusion_datasets import build as building
 from fusion_datasets.build import build_mnist, plan_mnist
-from fusion_datasets.shards import Journal, Shard, ShardRenderer
+from fusion_datasets.shards import Journal, Rendered, Shard, ShardRenderer
 from fusion_datasets.sources.mnist import MnistSource
 from fusion_datasets.sources.standin import StandInMnist
 
@@ -40,11 +40,11 @@ def test_rows_are_the_source_padded(benchmark_file: Path, digits_folder: Path) -
     for split in ("train", "test"):
         data = FusionDataset(benchmark_file, split=split)
         assert len(data) == source.num_images(split)
-        images, labels = source.read(split, 0, len(data))
+        clean = source.read(split, 0, len(data))
         batch = data.read(0, len(data))
-        assert np.array_equal(batch.target[:, 2:-2, 2:-2], images)
-        assert batch.target.sum() == images.sum(dtype=np.int64)
-        assert np.array_equal(batch.label, labels)
+        assert np.array_equal(batch.target[:, 2:-2, 2:-2], clean.images)
+        assert batch.target.sum() == clean.images.sum(dtype=np.int64)
+        assert np.array_equal(batch.label, clean.labels)
         assert batch.index.tolist() == list(range(len(data)))
 
 
@@ -152,7 +152,7 @@ def test_a_journal_forgets_what_is_torn_or_altered(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     for name in ("a.npz", "b.npz", "c.npz"):
         (tmp_path / name).write_bytes(name.encode())
-        journal.record(name, hashlib.sha256(name.encode()).hexdigest())
+        journal.record(name, Rendered(hashlib.sha256(name.encode()).hexdigest(), 1))
     (tmp_path / "b.npz").write_bytes(b"altered")
     path = tmp_path / "journal.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
@@ -166,13 +166,13 @@ def test_an_interrupted_build_does_no_shard_twice(
     monkeypatch.setattr(building, "_SHARD_ROWS", 10)
     render, rendered = ShardRenderer.render, []
 
-    def render_some(self: ShardRenderer, shard: Shard) -> str:
+    def render_some(self: ShardRenderer, shard: Shard) -> Rendered:
         if len(rendered) == 5:
             raise KeyboardInterrupt
         rendered.append(shard.name)
         return render(self, shard)
 
-    def continue_rendering(self: ShardRenderer, shard: Shard) -> str:
+    def continue_rendering(self: ShardRenderer, shard: Shard) -> Rendered:
         rendered.append(shard.name)
         return render(self, shard)
 

@@ -21,6 +21,8 @@ from fusion_datasets.corruptions import (
 from fusion_datasets.spec import EllipseLaw
 
 SPEC = BENCHMARKS["fusion-mnist"]
+LAW = SPEC.law
+assert isinstance(LAW, EllipseLaw)
 CELEBA_LAW = EllipseLaw(count=4, radius_px=(0, 14), centre_px=(1, 61), aspect=(0.5, 1.5))
 GRID = np.arange(32, dtype=np.float32)
 
@@ -38,8 +40,8 @@ def numpy_ellipses(law: EllipseLaw, count: int, seed: int = 0) -> Ellipses:
 def many(request: pytest.FixtureRequest) -> Ellipses:
     """The ellipses of 9000 inputs."""
     if request.param == "numpy":
-        return numpy_ellipses(SPEC.ellipses, 9000)
-    drawn = live.draw_ellipses(SPEC.ellipses, (9000,), generator=torch_generator())
+        return numpy_ellipses(LAW, 9000)
+    drawn = live.draw_ellipses(LAW, (9000,), generator=torch_generator())
     return Ellipses(*(part.numpy() for part in drawn))
 
 
@@ -65,9 +67,9 @@ def test_the_excluded_aspect_is_excluded_also_where_rounding_would_reach_it(monk
         def random(self, size: int, dtype: type) -> np.ndarray:
             return np.full(size, nearly_one)
 
-    assert draw_ellipses(SPEC.ellipses, Extreme()).aspect.max() < 1.5  # type: ignore[arg-type]
+    assert draw_ellipses(LAW, Extreme()).aspect.max() < 1.5  # type: ignore[arg-type]
     monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, float(nearly_one)))
-    assert live.draw_ellipses(SPEC.ellipses, (1,), generator=torch_generator()).aspect.max() < 1.5
+    assert live.draw_ellipses(LAW, (1,), generator=torch_generator()).aspect.max() < 1.5
 
 
 def test_visible_shares_are_those_measured_of_the_published_settings(many: Ellipses) -> None:
@@ -119,7 +121,9 @@ def test_numpy_and_torch_agree_exactly_on_the_same_parameters(many: Ellipses) ->
 def frozen_and_live(target: np.ndarray, count: int) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
     """Inputs as levels `[n, h, w]` and masks of one target: rendered as for a file, and as for training."""
     generator = np.random.default_rng(0)
-    frozen = tuple(map(np.stack, zip(*(corrupt(target, SPEC, generator) for _ in range(count)), strict=True)))
+    frozen = tuple(
+        map(np.stack, zip(*(corrupt(target, LAW, SPEC.noise_std, generator) for _ in range(count)), strict=True))
+    )
     batch = torch.from_numpy(target).permute(2, 0, 1).expand(count // 3, 1, 32, 32) / 255
     rendered = live.render_inputs(batch, 3, SPEC, generator=torch_generator(1))
     levels = (rendered.inputs * 255).round().byte().reshape(-1, 32, 32).numpy()
@@ -164,9 +168,9 @@ def test_noise_is_independent_between_inputs_and_pixels() -> None:
 def test_an_input_is_the_visible_target_plus_noise_clipped_and_rounded() -> None:
     target = np.random.default_rng(0).integers(0, 256, (32, 32, 1), dtype=np.uint8)
     generator = example_generator(0, "test", 0)
-    inputs, masks = render_example(target, SPEC, 0, "test", 0, 2)
+    _, inputs, masks = render_example(target, SPEC, 0, "test", 0, 2)
     for k in range(2):
-        mask = ellipse_visibility(draw_ellipses(SPEC.ellipses, generator), GRID, GRID)
+        mask = ellipse_visibility(draw_ellipses(LAW, generator), GRID, GRID)
         noise = 0.25 * generator.standard_normal((32, 32, 1), dtype=np.float32).astype(np.float64)
         levels = 255 * np.clip(target / 255 * mask[..., None] + noise, 0, 1)
         assert np.array_equal(masks[k], mask)
@@ -181,7 +185,7 @@ def test_without_noise_an_input_is_the_visible_part_of_the_target() -> None:
     )
     expected = torch.from_numpy(target).permute(0, 3, 1, 2)[:, None] / 255 * rendered.masks[:, :, None]
     assert torch.equal(rendered.inputs, expected)
-    inputs, masks = render_example(target[0], silent, 0, "test", 0)
+    _, inputs, masks = render_example(target[0], silent, 0, "test", 0)
     assert np.array_equal(inputs, target[0] * masks[..., None])
 
 
@@ -190,7 +194,7 @@ def test_colours_share_a_mask() -> None:
     rendered = live.render_inputs(torch.ones(2, 3, 32, 32), 2, silent, generator=torch_generator())
     assert rendered.inputs.shape == (2, 2, 3, 32, 32)
     assert torch.equal(rendered.inputs.bool(), rendered.masks[:, :, None].expand(2, 2, 3, 32, 32))
-    inputs, masks = render_example(np.full((32, 32, 3), 9, np.uint8), silent, 0, "test", 0)
+    _, inputs, masks = render_example(np.full((32, 32, 3), 9, np.uint8), silent, 0, "test", 0)
     assert np.array_equal(inputs > 0, np.broadcast_to(masks[..., None], inputs.shape))
 
 
@@ -264,3 +268,15 @@ def test_rendering_on_a_device_does_not_wait_for_it() -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert rendered.masks.float().mean().item() == pytest.approx(0.251, abs=0.02)
+
+
+def test_training_targets_are_flipped_half_of_the_time_where_the_benchmark_says_so() -> None:
+    celeba = BENCHMARKS["fusion-celeba"]
+    stored = torch.rand(400, 3, 4, 4, generator=torch_generator())
+    targets = live.render_targets(stored, celeba, generator=torch_generator())
+    kept, flipped = ((targets == images).all(dim=(1, 2, 3)) for images in (stored, stored.flip(-1)))
+    assert (kept ^ flipped).all()
+    assert 160 < int(flipped.sum()) < 240
+    generator = torch_generator()
+    assert live.render_targets(stored, SPEC, generator=generator) is stored
+    assert torch.equal(torch.rand(1, generator=generator), torch.rand(1, generator=torch_generator()))

@@ -13,9 +13,9 @@ from fusion_datasets.sources.standin import StandInMnist
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    images, labels = render_digits(0, "train", 0, 2000)
-    assert labels is not None
-    return images[..., 0], labels
+    clean = render_digits(0, "train", 0, 2000)
+    assert clean.labels is not None
+    return clean.images[..., 0], clean.labels
 
 
 def test_statistics_are_near_those_of_mnist(digits: tuple[np.ndarray, np.ndarray]) -> None:
@@ -59,7 +59,8 @@ def test_no_two_are_alike(digits: tuple[np.ndarray, np.ndarray]) -> None:
 
 def test_a_nearest_neighbour_reads_them(digits: tuple[np.ndarray, np.ndarray]) -> None:
     known, labels = digits[0].reshape(2000, -1).astype(np.float32), digits[1]
-    images, truth = render_digits(0, "test", 0, 300)
+    clean = render_digits(0, "test", 0, 300)
+    images, truth = clean.images, clean.labels
     query = images.reshape(300, -1).astype(np.float32)
     squared = (known**2).sum(axis=1) - 2 * query @ known.T
     accuracy = (labels[squared.argmin(axis=1)] == truth).mean()
@@ -67,7 +68,8 @@ def test_a_nearest_neighbour_reads_them(digits: tuple[np.ndarray, np.ndarray]) -
 
 
 def test_a_digit_is_a_function_of_seed_split_and_index(digits: tuple[np.ndarray, np.ndarray]) -> None:
-    images, labels = render_digits(0, "train", 700, 730)
+    clean = render_digits(0, "train", 700, 730)
+    images, labels = clean.images, clean.labels
     assert labels is not None
     assert np.array_equal(images[..., 0], digits[0][700:730])
     assert np.array_equal(labels, digits[1][700:730])
@@ -79,10 +81,10 @@ def test_written_files_read_back_and_are_written_once(tmp_path: Path) -> None:
     recipe = StandInMnist(30, 5, seed=2)
     source = recipe.write(tmp_path, progress=False)
     assert (source.num_images("train"), source.num_images("test")) == (30, 5)
-    images, labels = source.read("test", 0, 5)
+    clean = source.read("test", 0, 5)
     expected = render_digits(2, "test", 0, 5)
-    assert np.array_equal(images, expected.images)
-    assert np.array_equal(labels, expected.labels)
+    assert np.array_equal(clean.images, expected.images)
+    assert np.array_equal(clean.labels, expected.labels)
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.gz")}
     recipe.write(tmp_path, progress=False)
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.gz")} == before

@@ -13,21 +13,24 @@ from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.progress import Progress
-from fusion_datasets.schema import validate
-from fusion_datasets.shards import Journal, Shard, ShardRenderer
-from fusion_datasets.sources import Source
+from fusion_datasets.schema import OCCLUDERS, occluder_section, validate
+from fusion_datasets.shards import ORIGINALS, Journal, Rendered, Shard, ShardRenderer
+from fusion_datasets.sources import HasOccluders, Omission, Recipe, Source, originals_digest
 from fusion_datasets.sources.mnist import MnistSource
 from fusion_datasets.sources.standin import StandInMnist
-from fusion_datasets.spec import BENCHMARKS, BenchmarkSpec, Split
+from fusion_datasets.spec import BENCHMARKS, BenchmarkSpec, ObjectLaw
 from fusion_datasets.store import DatasetWriter, opened
 
 STAND_IN_COUNT: Final = 12_000
 """Training digits of a stand-in; a sixth of them again for testing, MNIST's own proportion."""
 
 _SHARD_ROWS: Final = 1000
+_SHARD_BYTES: Final = 32 * 1024 * 1024
+_NAMED_AT_MOST: Final = 5  # unreadable originals in one sentence
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,16 @@ class BuildPlan:
         source: Original files, or the recipe of a stand-in.
         output: The file to make.
         seed: Seed of the frozen inputs, ≥ 0.
-        limit: Most rows per split, or None for all.
+        limit: Most originals per split, and per set of occluders, or None for all.
+        skip_bad: Leave out originals that are missing or broken, and record which, instead of stopping.
     """
 
     spec: BenchmarkSpec
-    source: MnistSource | StandInMnist
+    source: Source | Recipe
     output: Path
     seed: int = 0
     limit: int | None = None
+    skip_bad: bool = False
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -55,10 +60,19 @@ class BuildPlan:
             raise FusionDatasetsError(f"got a limit of {self.limit} rows; expected at least 1")
 
     @cached_property
-    def rows(self) -> dict[Split, int]:
-        """Rows of each split."""
-        counts = {split: self.source.num_images(split) for split in self.spec.splits}
-        return {split: min(count, self.limit or count) for split, count in counts.items()}
+    def originals(self) -> dict[str, int]:
+        """Originals that each section is made from; one that is broken or rejected yields no row."""
+        source, counts = self.source, dict[str, int]()
+        if isinstance(self.spec.law, ObjectLaw):
+            assert isinstance(source, HasOccluders)
+            counts |= {occluder_section(split): source.num_occluders(split) for split in self.spec.splits}
+        counts |= {split: source.num_images(split) for split in self.spec.splits}
+        return {section: min(count, self.limit or count) for section, count in counts.items()}
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Images of each split."""
+        return {split: self.originals[split] for split in self.spec.splits}
 
     @property
     def partial(self) -> Path:
@@ -71,9 +85,10 @@ class BuildPlan:
         settings = {
             "spec": json.loads(self.spec.to_json()),
             "source": self.source.description,
+            "fingerprint": None if isinstance(self.source, Recipe) else self.source.fingerprint,
             "seed": self.seed,
-            "rows": self.rows,
-            "shard_rows": _SHARD_ROWS,
+            "originals": self.originals,
+            "shard_rows": self.shard_rows,
             "versions": {"fusion-datasets": version("fusion-datasets"), "numpy": np.__version__},
         }
         return self.partial / hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
@@ -90,24 +105,34 @@ class BuildPlan:
             return f"{header.benchmark} of other settings"
         if header.seed != self.seed:
             return f"seed {header.seed} instead of {self.seed}"
-        for split, count in self.rows.items():
-            if header.rows[split] != count:
-                return f"{header.rows[split]} {split} rows instead of {count}"
+        for section, count in self.originals.items():
+            if header.originals[section] != count:
+                return f"{header.originals[section]} {section} rows instead of {count}"
         wanted = self.source.description
         if header.source.get("name") != wanted["name"]:
             return f"from {header.source.get('name')} instead of {wanted['name']}"
+        if not isinstance(self.source, Recipe):
+            wanted["digest"] = self.source.digest(self.originals)
         if any(header.source.get(key) != value for key, value in wanted.items()):
             return f"from other contents named {wanted['name']}"
+        if header.omitted and not self.skip_bad:
+            return f"without {sum(map(len, header.omitted.values()))} originals that could not be used"
         if header.numpy_version != np.__version__:
             return f"rendered with NumPy {header.numpy_version} instead of {np.__version__}"
         return None
 
+    @property
+    def shard_rows(self) -> int:
+        """Rows of a shard: so many that one is small beside a gigabyte of memory."""
+        image = int(np.prod(self.spec.shape))
+        return max(1, min(_SHARD_ROWS, _SHARD_BYTES // (image * (1 + self.spec.max_inputs))))
+
     def shards(self) -> list[Shard]:
-        """The pieces of work, in the order of the file's rows."""
+        """The pieces of work, in the order of the file's sections and rows."""
         return [
-            Shard(split, start, min(start + _SHARD_ROWS, count))
-            for split, count in self.rows.items()
-            for start in range(0, count, _SHARD_ROWS)
+            Shard(section, start, min(start + self.shard_rows, count))
+            for section, count in self.originals.items()
+            for start in range(0, count, self.shard_rows)
         ]
 
 
@@ -120,7 +145,7 @@ def plan_mnist(
     stand_in_count: int = STAND_IN_COUNT,
 ) -> BuildPlan:
     """Plan FusionMNIST (Sec. 5.1); for the arguments see `build_mnist`."""
-    origin: MnistSource | StandInMnist
+    origin: Source | Recipe
     if source == "stand-in":
         train, test = (min(count, limit or count) for count in (stand_in_count, -(-stand_in_count // 6)))
         origin = StandInMnist(train, test, seed)
@@ -177,10 +202,10 @@ def execute(plan: BuildPlan, *, workers: int = 1, force: bool = False, progress:
                     shutil.rmtree(child, ignore_errors=True)
             workshop.mkdir(exist_ok=True)
             source = plan.source
-            if isinstance(source, StandInMnist):
+            if isinstance(source, Recipe):
                 source = source.write(workshop / "stand-in", progress=progress)
-            _render(plan, source, workshop, workers, progress)
-            _assemble(plan, source, workshop, progress)
+            renderer = ShardRenderer(workshop, source, plan.spec, plan.seed)
+            _assemble(plan, renderer, _render(plan, renderer, workers, progress), progress)
             shutil.rmtree(plan.partial, ignore_errors=True)
     except OSError as error:
         raise FusionDatasetsError(
@@ -222,26 +247,63 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _render(plan: BuildPlan, source: Source, workshop: Path, workers: int, progress: bool) -> None:
-    journal = Journal(workshop)
+def _render(plan: BuildPlan, renderer: ShardRenderer, workers: int, progress: bool) -> dict[str, Rendered]:
+    """Render what is missing, occluders first: the rows of the evaluation splits are made with them."""
+    journal = Journal(renderer.folder)
     shards = plan.shards()
     todo = [shard for shard in shards if shard.name not in journal.done]
     total, left = (sum(shard.stop - shard.start for shard in some) for some in (shards, todo))
-    renderer = ShardRenderer(workshop, source, plan.spec, plan.seed)
     with Progress(f"{plan.spec.title} rows", total, done=total - left, shown=progress) as bar:
-        for shard, sha256 in renderer.render_all(todo, min(workers, len(todo))):
-            journal.record(shard.name, sha256)
-            bar.advance(shard.stop - shard.start)
+        for wants_occluders in (True, False):
+            stage = [shard for shard in todo if shard.section.startswith(f"{OCCLUDERS}/") == wants_occluders]
+            if stage and not wants_occluders and isinstance(plan.spec.law, ObjectLaw):
+                _pool_occluders(plan, renderer)
+            for shard, rendered in renderer.render_all(stage, min(workers, len(stage))):
+                journal.record(shard.name, rendered)
+                bar.advance(shard.stop - shard.start)
+    unreadable = [flaw for shard in shards for flaw in journal.done[shard.name].unreadable]
+    if unreadable and not plan.skip_bad:
+        named = ", ".join(f"{flaw.name} ({flaw.reason})" for flaw in unreadable[:_NAMED_AT_MOST])
+        more = ", …" * (len(unreadable) > _NAMED_AT_MOST)
+        raise FusionDatasetsError(
+            f"{len(unreadable)} of {total} originals cannot be used: {named}{more}; mend them and run the same command "
+            "again to continue, or leave them out with --skip-bad"
+        )
+    return journal.done
 
 
-def _assemble(plan: BuildPlan, source: Source, workshop: Path, progress: bool) -> None:
-    temporary = workshop / "assembled.h5"
+def _pool_occluders(plan: BuildPlan, renderer: ShardRenderer) -> None:
+    """Gather the occluders of each evaluation split in one array that all processes map into memory."""
+    for split in plan.spec.splits:
+        shards = [shard for shard in plan.shards() if shard.section == occluder_section(split) != "train"]
+        crops = [np.load(renderer.folder / shard.name, allow_pickle=False)["rgba"] for shard in shards]
+        np.save(renderer.pool_path(split), np.concatenate(crops), allow_pickle=False)
+
+
+def _assemble(plan: BuildPlan, renderer: ShardRenderer, done: dict[str, Rendered], progress: bool) -> None:
+    workshop, source, shards = renderer.folder, renderer.source, plan.shards()
+    rows = dict.fromkeys(plan.originals, 0)
+    originals: dict[str, list[NDArray[np.uint8]]] = {section: [] for section in plan.originals}
+    omitted: dict[str, list[Omission]] = {}
+    for shard in shards:
+        rendered = done[shard.name]
+        rows[shard.section] += rendered.rows
+        if flaws := rendered.unreadable + rendered.rejected:
+            omitted.setdefault(shard.section, []).extend(flaws)
     with (
-        Progress(f"{plan.spec.title} file", sum(plan.rows.values()), shown=progress) as bar,
-        DatasetWriter(temporary, plan.rows, plan.spec, has_labels=True) as writer,
+        Progress(f"{plan.spec.title} file", sum(rows.values()), shown=progress) as bar,
+        DatasetWriter(workshop / "assembled.h5", rows, plan.spec, has_labels=source.has_labels) as writer,
     ):
-        for shard in plan.shards():
-            with np.load(workshop / shard.name, allow_pickle=False) as arrays:
-                writer.append(shard.split, arrays.items())
-            bar.advance(shard.stop - shard.start)
-        writer.publish(plan.output, seed=plan.seed, source=source.description, license_name=source.license)
+        for shard in shards:
+            with np.load(workshop / shard.name, allow_pickle=False) as stored:
+                arrays = dict(stored.items())
+            if ORIGINALS in arrays:
+                originals[shard.section].append(arrays.pop(ORIGINALS))
+            writer.append(shard.section, arrays.items())
+            bar.advance(done[shard.name].rows)
+        about = dict(source.description)
+        if "digest" not in about:
+            about["digest"] = originals_digest((name, np.concatenate(parts)) for name, parts in originals.items())
+        if omitted:
+            about["omitted"] = omitted
+        writer.publish(plan.output, seed=plan.seed, source=about, license_name=source.license)

@@ -136,6 +136,7 @@ def info(file: Path, as_json: bool) -> None:
         "path": str(file),
         "benchmark": header.benchmark,
         "rows": header.rows,
+        "occluders": header.occluders,
         "shape": list(data.shape),
         "seed": header.seed,
         "source": header.source,
@@ -151,12 +152,12 @@ def info(file: Path, as_json: bool) -> None:
         click.echo(json.dumps(about, indent=2))
         return
     h, w, c = data.shape
-    source, ellipses = header.source, header.spec.ellipses
+    source = header.source
     lines = {
         "benchmark": f"{header.spec.title}, {h}×{w}×{c}",
         "rows": ", ".join(f"{count} {split}" for split, count in header.rows.items()),
-        "inputs": f"{header.spec.max_inputs} per evaluation row: {ellipses.count} ellipses each, "
-        f"noise of standard deviation {header.spec.noise_std}",
+        "inputs": f"{header.spec.max_inputs} per evaluation row: {header.spec.law}"
+        + f", noise of standard deviation {header.spec.noise_std}" * bool(header.spec.noise_std),
         "source": f"{source['name']}, {source['layout']}, {source['digest'][:12]}…",
         "seed": header.seed,
         "license": header.license,
@@ -200,10 +201,10 @@ def _recipe_of(file: Path) -> StandInMnist:
 @main.command()
 @click.argument("file", type=_FILE)
 @click.option("-o", "--output", type=_FILE, required=True, help="The PNG to write.")
-@click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Split to show.")
+@click.option("--split", type=click.Choice(SPLITS), help="Split to show; by default the one that is evaluated.")
 @click.option("--rows", type=_COUNT, default=12, show_default=True, help="How many examples.")
 @click.option("--seed", type=_SEED, help="Draw the examples at random instead of taking the first.")
-def preview(file: Path, output: Path, split: Split, rows: int, seed: int | None) -> None:
+def preview(file: Path, output: Path, split: Split | None, rows: int, seed: int | None) -> None:
     """Draw a contact sheet of targets and their inputs."""
     with FusionDataset(file, split=split) as data:
         save_contact_sheet(data, output, rows=rows, seed=seed)

@@ -6,7 +6,7 @@ Arithmetic is float32 on the scale of 8-bit levels, one rounded operation after 
 torch in `fusion_datasets.torch` agree to the last bit on the same parameters.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,14 +32,26 @@ class Ellipses(NamedTuple):
     aspect: Any
 
 
+class OccluderPool(Protocol):
+    """Occluders in memory, in a file or in a shard."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, occluder: int, /) -> NDArray[np.uint8]:
+        """One of them, uint8 `[p, p, 4]`."""
+        ...
+
+
 class RenderedExample(NamedTuple):
-    """The inputs of one row.
+    """One row as it is stored.
 
     Arguments:
+        target: uint8 `[h, w, c]`.
         inputs: uint8 `[k, h, w, c]`.
         masks: bool `[k, h, w]`, true where the target is visible.
     """
 
+    target: NDArray[np.uint8]
     inputs: NDArray[np.uint8]
     masks: NDArray[np.bool_]
 
@@ -88,62 +100,72 @@ def ellipse_visibility(ellipses: Ellipses, rows: Any, columns: Any) -> Any:
 
 
 def corrupt(
-    target: NDArray[np.uint8], spec: BenchmarkSpec, generator: np.random.Generator
+    target: NDArray[np.uint8], law: EllipseLaw, noise_std: float, generator: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Draw one input: what the ellipses leave of the target, plus noise everywhere, clipped, in 8 bits.
 
     Arguments:
         target: uint8 `[h, w, c]`.
-        spec: The benchmark.
+        law: What the input shows.
+        noise_std: Standard deviation of the noise, on the scale where white is 1.
         generator: Source of randomness; the ellipses are drawn before the noise.
 
     Returns:
         The input, uint8 `[h, w, c]`, and its mask, bool `[h, w]`.
     """
     height, width, _ = target.shape
-    ellipses = draw_ellipses(spec.ellipses, generator)
+    ellipses = draw_ellipses(law, generator)
     mask = ellipse_visibility(ellipses, np.arange(height, dtype=np.float32), np.arange(width, dtype=np.float32))
-    if not spec.noise_std:
+    if not noise_std:
         return target * mask[..., None], mask
     levels = generator.standard_normal(target.shape, dtype=np.float32)
-    levels *= np.float32(WHITE_LEVEL * spec.noise_std)
+    levels *= np.float32(WHITE_LEVEL * noise_std)
     levels += target * mask[..., None]
     np.rint(np.clip(levels, 0, WHITE_LEVEL, out=levels), out=levels)
     return levels.astype(np.uint8), mask
 
 
-def example_generator(seed: int, split: Split, row: int) -> np.random.Generator:
+def example_generator(seed: int, split: Split, index: int) -> np.random.Generator:
     """The random stream of one evaluation row, a function of nothing but its arguments.
 
     Arguments:
         seed: Seed of the file, ≥ 0.
         split: The split the row belongs to.
-        row: Position within the split, ≥ 0.
+        index: Position of its image in the source, ≥ 0: leaving out an image changes no other row.
     """
     if seed < 0:
         raise FusionDatasetsError(f"got seed {seed}; seeds count from 0")
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), row)))
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index)))
 
 
 def render_example(
-    target: NDArray[np.uint8], spec: BenchmarkSpec, seed: int, split: Split, row: int, num_inputs: int = 3
+    original: NDArray[np.uint8],
+    spec: BenchmarkSpec,
+    seed: int,
+    split: Split,
+    index: int,
+    num_inputs: int = 3,
+    occluders: OccluderPool | None = None,
 ) -> RenderedExample:
-    """Render the inputs of one row; asking for more inputs leaves the first ones as they are.
+    """Render one row; asking for more inputs leaves the first ones as they are.
 
     Arguments:
-        target: uint8 `[h, w, c]`.
+        original: The clean image in the size of a stored training target, uint8 `[h, w, c]`.
         spec: The benchmark.
         seed: Seed of the file, ≥ 0.
         split: The split the row belongs to.
-        row: Position within the split, ≥ 0.
+        index: Position of the image in the source, ≥ 0.
         num_inputs: How many inputs, k ≥ 0.
+        occluders: What an `ObjectLaw` lays over the target.
 
     Returns:
-        Inputs and masks with k as their first dimension.
+        Target, inputs and masks; inputs and masks have k as their first dimension.
     """
-    generator = example_generator(seed, split, row)
-    inputs = np.empty((num_inputs, *target.shape), np.uint8)
-    masks = np.empty((num_inputs, *target.shape[:2]), np.bool_)
+    generator = example_generator(seed, split, index)
+    if not isinstance(spec.law, EllipseLaw):
+        raise FusionDatasetsError(f"{spec.title} lays objects over its targets; this release renders ellipses alone")
+    inputs = np.empty((num_inputs, *original.shape), np.uint8)
+    masks = np.empty((num_inputs, *original.shape[:2]), np.bool_)
     for k in range(num_inputs):
-        inputs[k], masks[k] = corrupt(target, spec, generator)
-    return RenderedExample(inputs, masks)
+        inputs[k], masks[k] = corrupt(original, spec.law, spec.noise_std, generator)
+    return RenderedExample(original, inputs, masks)

@@ -77,7 +77,9 @@ def _images(data: FusionDataset, row: int, seed: int) -> list[NDArray[np.uint8]]
     example: FusionExample = data[row]
     inputs = example.inputs
     if inputs is None:
-        inputs = render_example(example.target, data.spec, seed, data.split, row, data.spec.max_inputs).inputs
+        inputs = render_example(
+            example.target, data.spec, seed, data.split, example.index, data.spec.max_inputs, data.occluders
+        ).inputs
     return [*inputs, example.target]
 
 

@@ -1,6 +1,11 @@
-"""HDF5 layout, version 1: what a file must hold, as data, and the check that it does."""
+"""HDF5 layout, version 1: what a file must hold, as data, and the check that it does.
+
+A file consists of sections, groups of arrays with one row per example: the splits, and, where the law of the benchmark
+lays objects over the target, a set of occluders `/occluders/SPLIT` for each split.
+"""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -8,7 +13,7 @@ import h5py
 import numpy as np
 
 from fusion_datasets.errors import FusionDatasetsError
-from fusion_datasets.spec import BenchmarkSpec
+from fusion_datasets.spec import BenchmarkSpec, ObjectLaw
 
 FORMAT: Final = "fusion-datasets"
 FORMAT_VERSION: Final = 1
@@ -16,14 +21,15 @@ FORMAT_VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class ArrayField:
-    """One array of a split; all arrays of a split have a row per example.
+    """One array of a section.
 
     Arguments:
-        name: Its name within the split's group.
+        name: Its name within the section's group.
         dtype: Its type, byte order included: the digests depend on it.
-        axes: Letters of the dimensions after the first: `k` inputs, `h`, `w`, `c`.
+        axes: Letters of the dimensions after the first: `k` inputs, `h`, `w`, `c`, `o` the side of an occluder, `r`
+            its red, green, blue and alpha.
         in_train: Whether the training split has it too; frozen inputs are for evaluation alone.
-        required: Whether a split may lack it.
+        required: Whether a section may lack it.
     """
 
     name: str
@@ -32,9 +38,11 @@ class ArrayField:
     in_train: bool = True
     required: bool = True
 
-    def shape(self, rows: int, spec: BenchmarkSpec) -> tuple[int, ...]:
-        """Its shape in a split of so many rows."""
-        sizes = {"k": spec.max_inputs, "h": spec.height, "w": spec.width, "c": spec.channels}
+    def shape(self, rows: int, spec: BenchmarkSpec, section: str) -> tuple[int, ...]:
+        """Its shape in a section of so many rows."""
+        h, w, c = spec.target_shape("train") if section == "train" else spec.shape
+        crop = spec.law.crop_px if isinstance(spec.law, ObjectLaw) else 0
+        sizes = {"k": spec.max_inputs, "h": h, "w": w, "c": c, "o": crop, "r": 4}
         return rows, *(sizes[axis] for axis in self.axes)
 
 
@@ -45,6 +53,15 @@ FIELDS: Final = (
     ArrayField("index", np.dtype("<i8"), ""),  # position in the source
     ArrayField("label", np.dtype("<i8"), "", required=False),
 )
+
+OCCLUDER_FIELDS: Final = (
+    ArrayField("rgba", np.dtype("u1"), "oor"),
+    ArrayField("object_id", np.dtype("<i8"), ""),
+    ArrayField("index", np.dtype("<i8"), ""),  # position in the source
+)
+
+OCCLUDERS: Final = "occluders"
+"""The group of the sets of occluders."""
 
 ATTRIBUTES: Final = {
     "format": str,
@@ -63,7 +80,7 @@ ATTRIBUTES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class FileHeader:
-    """The attributes of a file, parsed, and the rows of each split."""
+    """The attributes of a file, parsed, the rows of each split, and the occluders for each split."""
 
     benchmark: str
     spec: BenchmarkSpec
@@ -74,11 +91,37 @@ class FileHeader:
     license: str
     content_sha256: dict[str, str]
     rows: dict[str, int]
+    occluders: dict[str, int]
+
+    @property
+    def omitted(self) -> dict[str, list[list[Any]]]:
+        """Section → position, name and flaw of each original that yielded no row."""
+        omitted: dict[str, list[list[Any]]] = self.source.get("omitted", {})
+        return omitted
+
+    @property
+    def originals(self) -> dict[str, int]:
+        """Section → how many originals it was made from."""
+        rows = {occluder_section(split): count for split, count in self.occluders.items()} | self.rows
+        return {section: count + len(self.omitted.get(section, ())) for section, count in rows.items()}
 
 
-def fields_of(split: str) -> tuple[ArrayField, ...]:
-    """The arrays that a split may hold."""
-    return tuple(field for field in FIELDS if split != "train" or field.in_train)
+def occluder_section(split: str) -> str:
+    """Path of the occluders for a split."""
+    return f"{OCCLUDERS}/{split}"
+
+
+def sections_of(spec: BenchmarkSpec) -> tuple[str, ...]:
+    """Paths of all sections of a file, in its order: occluders before the splits."""
+    occluders = spec.splits if isinstance(spec.law, ObjectLaw) else ()
+    return *map(occluder_section, occluders), *spec.splits
+
+
+def fields_of(section: str) -> tuple[ArrayField, ...]:
+    """The arrays that a section may hold."""
+    if section.startswith(f"{OCCLUDERS}/"):
+        return OCCLUDER_FIELDS
+    return tuple(field for field in FIELDS if section != "train" or field.in_train)
 
 
 def validate(file: h5py.File) -> FileHeader:
@@ -94,26 +137,31 @@ def validate(file: h5py.File) -> FileHeader:
         FusionDatasetsError: At the first thing that is not as it must be, naming it.
     """
     header = _read_attributes(file)
-    for split in sorted(file):
-        if split not in header.spec.splits:
-            raise FusionDatasetsError(f"{file.filename} holds /{split}; expected only {', '.join(header.spec.splits)}")
+    sections = sections_of(header.spec)
+    for section in sorted(_groups(file)):
+        if section not in sections:
+            raise FusionDatasetsError(f"{file.filename} holds /{section}; expected only {', '.join(sections)}")
     stored = set()
-    for split in header.spec.splits:
-        group = file.get(split)
-        if not isinstance(group, h5py.Group) or not isinstance(group.get("target"), h5py.Dataset):
-            raise FusionDatasetsError(f"{file.filename} lacks /{split}/target; rebuild it")
-        header.rows[split] = len(group["target"])
-        allowed = fields_of(split)
+    for section in sections:
+        group, allowed = file.get(section), fields_of(section)
+        first = allowed[0].name
+        if not isinstance(group, h5py.Group) or not isinstance(group.get(first), h5py.Dataset):
+            raise FusionDatasetsError(f"{file.filename} lacks /{section}/{first}; rebuild it")
+        rows = len(group[first])
+        if section in header.spec.splits:
+            header.rows[section] = rows
+        else:
+            header.occluders[section.rpartition("/")[2]] = rows
         if unknown := sorted(set(group) - {field.name for field in allowed}):
-            raise FusionDatasetsError(f"{file.filename} holds /{split}/{unknown[0]}, which has no place there")
+            raise FusionDatasetsError(f"{file.filename} holds /{section}/{unknown[0]}, which has no place there")
         for field in allowed:
-            path = f"{split}/{field.name}"
+            path = f"{section}/{field.name}"
             array = group.get(field.name)
             if array is None and not field.required:
                 continue
             if not isinstance(array, h5py.Dataset):
                 raise FusionDatasetsError(f"{file.filename} lacks /{path}; rebuild it")
-            shape = field.shape(header.rows[split], header.spec)
+            shape = field.shape(rows, header.spec, section)
             if array.shape != shape or array.dtype != field.dtype:
                 raise FusionDatasetsError(
                     f"{file.filename}: /{path} is {array.dtype} {list(array.shape)}; expected "
@@ -125,6 +173,12 @@ def validate(file: h5py.File) -> FileHeader:
             f"{file.filename}: the digests in content_sha256 do not match the arrays (/{differing[0]}); rebuild it"
         )
     return header
+
+
+def _groups(file: h5py.File) -> Iterator[str]:
+    for name in file:
+        nested = file[name] if name == OCCLUDERS and isinstance(file[name], h5py.Group) else ()
+        yield from (f"{name}/{child}" for child in nested) if len(nested) else (name,)
 
 
 def _read_attributes(file: h5py.File) -> FileHeader:
@@ -163,4 +217,5 @@ def _read_attributes(file: h5py.File) -> FileHeader:
         license=values["license"],
         content_sha256=values["content_sha256"],
         rows={},
+        occluders={},
     )

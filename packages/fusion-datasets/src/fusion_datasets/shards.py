@@ -10,67 +10,88 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion_datasets.corruptions import render_example
+from fusion_datasets.corruptions import OccluderPool, render_example
 from fusion_datasets.errors import FusionDatasetsError
-from fusion_datasets.sources import Source
+from fusion_datasets.schema import OCCLUDERS, fields_of
+from fusion_datasets.sources import CleanImages, OccluderSource, Omission, Source
 from fusion_datasets.spec import BenchmarkSpec, Split
 from fusion_datasets.store import replace_durably, write_atomically
+
+ORIGINALS: Final = "originals_sha256"
+"""Name of the array, in a shard alone, with the digest of each original."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Rows `start … stop − 1` of a split."""
+    """Originals `start … stop − 1` of a section of the file."""
 
-    split: Split
+    section: str
     start: int
     stop: int
 
     @property
     def name(self) -> str:
         """Name of its file."""
-        return f"{self.split}-{self.start:07d}.npz"
+        return f"{self.section.replace('/', '-')}-{self.start:07d}.npz"
+
+
+class Rendered(NamedTuple):
+    """What became of a shard.
+
+    Arguments:
+        sha256: Digest of its file.
+        rows: Rows in it.
+        unreadable: Originals that are missing or broken, and not among them.
+        rejected: Originals that could not be cut out, and are not among them either.
+    """
+
+    sha256: str
+    rows: int
+    unreadable: tuple[Omission, ...] = ()
+    rejected: tuple[Omission, ...] = ()
 
 
 class Journal:
     """Which shards of a build are on disk, one line of JSON each.
 
     Arguments:
-        folder: Where shards and journal lie. Entries whose shard is missing or altered are dropped.
+        folder: Where shards and journal lie. Entries whose shard is missing, altered or lacks unreadable originals are
+            dropped: those may have been mended.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "journal.jsonl"
-        self.done: dict[str, str] = {}
-        for name, sha256 in self._read():
+        self.done: dict[str, Rendered] = {}
+        for name, rendered in self._read():
             shard = folder / name
-            if shard.is_file() and file_sha256(shard) == sha256:
-                self.done[name] = sha256
-        write_atomically(self._path, "".join(map(self._line, self.done.items())).encode())
+            if not rendered.unreadable and shard.is_file() and file_sha256(shard) == rendered.sha256:
+                self.done[name] = rendered
+        write_atomically(self._path, "".join(map(self._line, self.done, self.done.values())).encode())
 
-    def record(self, shard: str, sha256: str) -> None:
+    def record(self, shard: str, rendered: Rendered) -> None:
         """Note that a shard is on disk."""
-        self.done[shard] = sha256
+        self.done[shard] = rendered
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(self._line((shard, sha256)))
+            file.write(self._line(shard, rendered))
             file.flush()
             os.fsync(file.fileno())
 
-    def _read(self) -> Iterator[tuple[str, str]]:
+    def _read(self) -> Iterator[tuple[str, Rendered]]:
         if self._path.is_file():
             # The last line may be torn: it was being written when the build was killed.
             with contextlib.suppress(ValueError):
                 for line in self._path.read_text(encoding="utf-8").splitlines():
-                    name, sha256 = json.loads(line)
-                    yield name, sha256
+                    name, sha256, rows, *omissions = json.loads(line)
+                    yield name, Rendered(sha256, rows, *(tuple(Omission(*one) for one in some) for some in omissions))
 
     @staticmethod
-    def _line(entry: tuple[str, str]) -> str:
-        return json.dumps(entry) + "\n"
+    def _line(shard: str, rendered: Rendered) -> str:
+        return json.dumps([shard, *rendered]) + "\n"
 
 
 def file_sha256(path: Path) -> str:
@@ -95,23 +116,36 @@ class ShardRenderer:
     spec: BenchmarkSpec
     seed: int
 
-    def render(self, shard: Shard) -> str:
-        """Render one shard into its file.
-
-        Returns:
-            The file's SHA-256.
-        """
-        rows = render_rows(self.source, self.spec, self.seed, shard.split, shard.start, shard.stop)
+    def render(self, shard: Shard) -> Rendered:
+        """Render one shard into its file."""
+        arrays, unreadable, rejected = self._arrays(shard)
         # The name is this process's own: one orphaned by a killed build may still be finishing the same shard.
         temporary = self.folder / f"{shard.name}.{os.getpid()}"
         with temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **rows)
+            np.savez(file, allow_pickle=False, **arrays)
         sha256 = file_sha256(temporary)
         replace_durably(temporary, self.folder / shard.name)
-        return sha256
+        return Rendered(sha256, len(arrays["index"]), unreadable, rejected)
 
-    def render_all(self, shards: list[Shard], workers: int) -> Iterator[tuple[Shard, str]]:
-        """Render shards here or in several processes, and yield each with its digest as it is done."""
+    def pool_path(self, split: str) -> Path:
+        """Where the occluders for a split lie, all in one array, while its rows are rendered."""
+        return self.folder / f"{OCCLUDERS}-{split}.npy"
+
+    def _arrays(self, shard: Shard) -> tuple[dict[str, NDArray[Any]], tuple[Omission, ...], tuple[Omission, ...]]:
+        group, _, name = shard.section.rpartition("/")
+        split = cast(Split, name)
+        if group == OCCLUDERS:
+            assert isinstance(self.source, OccluderSource)
+            crops = self.source.read_occluders(split, shard.start, shard.stop)
+            return crops.arrays | {ORIGINALS: crops.sha256}, crops.unreadable, crops.rejected
+        path = self.pool_path(split)
+        occluders = np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
+        clean = self.source.read(split, shard.start, shard.stop)
+        arrays = render_rows(clean, self.spec, self.seed, split, shard.start, occluders)
+        return arrays if clean.sha256 is None else arrays | {ORIGINALS: clean.sha256}, clean.unreadable, ()
+
+    def render_all(self, shards: list[Shard], workers: int) -> Iterator[tuple[Shard, Rendered]]:
+        """Render shards here or in several processes, and yield each with what became of it as it is done."""
         if workers <= 1:
             yield from ((shard, self.render(shard)) for shard in shards)
             return
@@ -147,9 +181,9 @@ class ShardRenderer:
                 connection.send(error)
 
 
-def _receive(connection: Any) -> tuple[Shard, str] | None:
+def _receive(connection: Any) -> tuple[Shard, Rendered] | None:
     try:
-        result: tuple[Shard, str] | Exception | None = connection.recv()
+        result: tuple[Shard, Rendered] | Exception | None = connection.recv()
     except EOFError:
         raise FusionDatasetsError(
             "a worker process ended early, perhaps for want of memory; run the same command again with fewer "
@@ -161,23 +195,42 @@ def _receive(connection: Any) -> tuple[Shard, str] | None:
 
 
 def render_rows(
-    source: Source, spec: BenchmarkSpec, seed: int, split: Split, start: int, stop: int
+    clean: CleanImages,
+    spec: BenchmarkSpec,
+    seed: int,
+    split: Split,
+    start: int,
+    occluders: OccluderPool | None = None,
 ) -> dict[str, NDArray[Any]]:
-    """Make rows `start … stop − 1` of a split, complete as the file holds them.
+    """Make the rows of a split from what its source yields, complete as the file holds them.
+
+    Arguments:
+        clean: The images from position `start` of the split on.
+        spec: The benchmark.
+        seed: Seed of the frozen inputs.
+        split: The split.
+        start: Position in the split.
+        occluders: What an `ObjectLaw` lays over the targets.
 
     Returns:
         Name of the array → its rows, in the types of `schema.FIELDS`.
     """
-    images, labels = source.read(split, start, stop)
     border = (spec.padding_px, spec.padding_px)
-    target = np.pad(images, ((0, 0), border, border, (0, 0)))
-    arrays: dict[str, NDArray[Any]] = {"target": target, "index": np.arange(start, stop, dtype="<i8")}
-    if labels is not None:
-        arrays["label"] = labels.astype("<i8")
+    target = np.pad(clean.images, ((0, 0), border, border, (0, 0)))
+    index = np.arange(start, start + len(target)) if clean.index is None else clean.index
+    arrays: dict[str, NDArray[Any]] = {"target": target, "index": index}
+    if clean.labels is not None:
+        arrays["label"] = clean.labels
     if split != "train":
-        examples = [
-            render_example(image, spec, seed, split, row, spec.max_inputs) for row, image in enumerate(target, start)
-        ]
-        arrays["inputs"] = np.stack([example.inputs for example in examples])
-        arrays["masks"] = np.stack([example.masks for example in examples]).astype("u1")
-    return arrays
+        shape = (len(target), spec.max_inputs, *spec.shape)
+        arrays |= {
+            "target": np.empty((len(target), *spec.shape), np.uint8),
+            "inputs": np.empty(shape, np.uint8),
+            "masks": np.empty(shape[:-1], np.uint8),
+        }
+        for row, (original, position) in enumerate(zip(target, index, strict=True)):
+            example = render_example(original, spec, seed, split, int(position), spec.max_inputs, occluders)
+            for name, rendered in example._asdict().items():
+                arrays[name][row] = rendered
+    fields = [field for field in fields_of(split) if field.name in arrays]
+    return {field.name: arrays[field.name].astype(field.dtype, copy=False) for field in fields}

@@ -32,6 +32,34 @@ class EllipseLaw:
     centre_px: tuple[int, int]
     aspect: tuple[float, float]
 
+    def __str__(self) -> str:
+        return f"{self.count} ellipses each"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectLaw:
+    """What hides the target in an input: cut-out objects laid over it (Sec. 5.1).
+
+    Each occluder is flipped with probability ½, turned by any angle and centred anywhere in the image. The target is
+    flipped with probability ½, turned by any angle, resized and moved, once for all of its inputs.
+
+    Arguments:
+        count: Fewest and most occluders of an input, both included, uniform over the integers.
+        longer_side_px: Bounds of an occluder's longer side in the image, uniform.
+        resize_px: Most that the target's side grows or shrinks, uniform.
+        shift_px: Most that the target moves along rows and along columns, uniform.
+        crop_px: Side of the square, with transparency, that a file stores an occluder in.
+    """
+
+    count: tuple[int, int]
+    longer_side_px: tuple[float, float]
+    resize_px: float
+    shift_px: float
+    crop_px: int
+
+    def __str__(self) -> str:
+        return f"{self.count[0]} to {self.count[1]} occluders each"
+
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkSpec:
@@ -42,16 +70,23 @@ class BenchmarkSpec:
         title: The name in print.
         height: Rows of an image, in pixels.
         width: Columns of an image, in pixels.
-        channels: 1 for grey, 3 for RGB.
+        channels: 1 for grey, 3 for RGB, as stored.
         padding_px: Black pixels added on each side of a source image.
         nll_size: Side, in pixels, of the centre square over which a likelihood is summed.
         max_inputs: Inputs stored with every evaluation row.
-        ellipses: The law of what an input shows.
+        law: What an input shows of the target.
         noise_std: Standard deviation of the additive Gaussian noise, on the scale where white is 1.
         splits: The splits of a file; all but `train` hold frozen inputs.
         source: What the images are taken from.
         source_files: Names of the original files.
         license: Licence of the original images.
+        default_split: The split that is evaluated unless another one is asked for.
+        window_px: First and last row, then first and last column, of the part of an original that is scaled to the
+            image by area averaging; None takes the largest centred square.
+        train_size_px: Side of a stored training target where it is larger than the image: such a target is
+            transformed live, at full resolution.
+        flips: Whether training targets are flipped left to right with probability ½.
+        grey: Whether models see the grey of stored colours unless told otherwise.
     """
 
     name: str
@@ -62,30 +97,42 @@ class BenchmarkSpec:
     padding_px: int
     nll_size: int
     max_inputs: int
-    ellipses: EllipseLaw
+    law: EllipseLaw | ObjectLaw
     noise_std: float
     splits: tuple[Split, ...]
     source: str
     source_files: tuple[str, ...]
     license: str
+    default_split: Split = "test"
+    window_px: tuple[tuple[int, int], tuple[int, int]] | None = None
+    train_size_px: int | None = None
+    flips: bool = False
+    grey: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Height, width and channels of an image."""
         return self.height, self.width, self.channels
 
+    def target_shape(self, split: Split) -> tuple[int, int, int]:
+        """Height, width and channels of a stored target."""
+        side = self.train_size_px if split == "train" else None
+        return self.shape if side is None else (side, side, self.channels)
+
     @property
     def num_dims(self) -> int:
         """Dimensions that a likelihood is divided by for bits per dimension."""
-        return self.nll_size**2 * self.channels
+        return self.nll_size**2 * (1 if self.grey else self.channels)
 
     def to_json(self) -> str:
         """The spec as one line of JSON with sorted keys: equal specs give equal text."""
-        return json.dumps(asdict(self), sort_keys=True)
+        fields = asdict(self)
+        fields[_LAW_NAMES[type(self.law)]] = fields.pop("law")
+        return json.dumps(fields, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "BenchmarkSpec":
-        """Read a spec back.
+        """Read a spec back; what a file does not mention is as in the files that came before it was invented.
 
         Arguments:
             text: What `to_json` wrote.
@@ -94,17 +141,22 @@ class BenchmarkSpec:
             FusionDatasetsError: If the text is no spec of this version.
         """
         try:
-            fields: dict[str, Any] = json.loads(text)
-            fields["ellipses"] = EllipseLaw(**{k: _frozen(v) for k, v in fields["ellipses"].items()})
-            return cls(**{key: _frozen(value) for key, value in fields.items()})
+            fields: dict[str, Any] = {key: _frozen(value) for key, value in json.loads(text).items()}
+            [(kind, name)] = [(kind, name) for kind, name in _LAW_NAMES.items() if name in fields]
+            law = kind(**{key: _frozen(value) for key, value in fields.pop(name).items()})
+            return cls(law=law, **fields)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise FusionDatasetsError(
                 f"the benchmark's spec cannot be read ({error}); rebuild the file with this version"
             ) from error
 
 
+_LAW_NAMES: Final[dict[type[EllipseLaw | ObjectLaw], str]] = {EllipseLaw: "ellipses", ObjectLaw: "objects"}
+"""The key of a law in JSON."""
+
+
 def _frozen(value: object) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 BENCHMARKS: Final = MappingProxyType(
@@ -118,7 +170,7 @@ BENCHMARKS: Final = MappingProxyType(
             padding_px=2,
             nll_size=28,  # the padding carries no information and is left out of the likelihood
             max_inputs=3,
-            ellipses=EllipseLaw(count=2, radius_px=(5, 9), centre_px=(1, 29), aspect=(0.5, 1.5)),
+            law=EllipseLaw(count=2, radius_px=(5, 9), centre_px=(1, 29), aspect=(0.5, 1.5)),
             noise_std=0.25,
             splits=("train", "test"),
             source="MNIST (LeCun, Cortes, Burges 1998)",
@@ -129,7 +181,44 @@ BENCHMARKS: Final = MappingProxyType(
                 "t10k-labels-idx1-ubyte.gz",
             ),
             license="CC-BY-SA-3.0",
-        )
+        ),
+        "fusion-celeba": BenchmarkSpec(
+            name="fusion-celeba",
+            title="FusionCelebA",
+            height=64,
+            width=64,
+            channels=3,
+            padding_px=0,
+            nll_size=64,
+            max_inputs=3,
+            law=EllipseLaw(count=4, radius_px=(0, 14), centre_px=(1, 61), aspect=(0.5, 1.5)),
+            noise_std=0.0,
+            splits=("train", "valid", "test"),
+            source="CelebA, aligned (Liu, Luo, Wang, Tang 2015)",
+            source_files=("img_align_celeba.zip", "list_eval_partition.txt", "identity_CelebA.txt"),
+            license="LicenseRef-CelebA",  # non-commercial research only, no redistribution: never a file with pixels
+            default_split="valid",  # the split of the paper's Table 2
+            window_px=((40, 187), (15, 162)),
+            flips=True,
+        ),
+        "fusion-tless": BenchmarkSpec(
+            name="fusion-tless",
+            title="FusionT-LESS",
+            height=64,
+            width=64,
+            channels=3,
+            padding_px=0,
+            nll_size=64,
+            max_inputs=3,
+            law=ObjectLaw(count=(5, 8), longer_side_px=(30, 50), resize_px=4, shift_px=4, crop_px=100),
+            noise_std=0.0,
+            splits=("train", "test"),
+            source="T-LESS v2, Primesense training images (Hodaň et al. 2017)",
+            source_files=("tless_train_primesense.zip",),
+            license="CC-BY-4.0",
+            train_size_px=128,
+            grey=True,
+        ),
     }
 )
 """Every benchmark by name."""

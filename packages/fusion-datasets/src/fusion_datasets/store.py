@@ -16,9 +16,18 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion_datasets.corruptions import render_example
+from fusion_datasets.corruptions import OccluderPool, render_example
 from fusion_datasets.errors import FusionDatasetsError
-from fusion_datasets.schema import FIELDS, FORMAT, FORMAT_VERSION, ArrayField, FileHeader, validate
+from fusion_datasets.schema import (
+    FIELDS,
+    FORMAT,
+    FORMAT_VERSION,
+    ArrayField,
+    FileHeader,
+    fields_of,
+    occluder_section,
+    validate,
+)
 from fusion_datasets.spec import MAX_INPUTS_PER_ROW, BenchmarkSpec, Split
 
 _CHUNK_BYTES: Final = 32 * 1024  # small enough for single rows, large enough for batches
@@ -63,7 +72,8 @@ class FusionDataset:
 
     Arguments:
         path: A file made by `fusion-datasets build`.
-        split: One of its splits; `train` has targets only, its `inputs` and `masks` are None.
+        split: One of its splits, or None for the one that its benchmark is evaluated on. `train` has targets only:
+            its `inputs` and `masks` are None.
 
     Raises:
         FusionDatasetsError: If the file is missing, damaged, foreign, or lacks the split.
@@ -73,15 +83,15 @@ class FusionDataset:
         ...     example = data[0]
     """
 
-    def __init__(self, path: str | os.PathLike[str], split: Split = "test") -> None:
+    def __init__(self, path: str | os.PathLike[str], split: Split | None = None) -> None:
         self.path: Final = Path(path)
-        self.split: Final = split
         self._file: h5py.File | None = None
         self._owner = 0
         with opened(self.path) as file:
             self.header: Final[FileHeader] = validate(file)
-        if split not in self.header.rows:
-            raise FusionDatasetsError(f"{self.path} has no split {split!r}; it has {', '.join(self.header.rows)}")
+        self.split: Final[Split] = split or self.header.spec.default_split
+        if self.split not in self.header.rows:
+            raise FusionDatasetsError(f"{self.path} has no split {self.split!r}; it has {', '.join(self.header.rows)}")
 
     @property
     def spec(self) -> BenchmarkSpec:
@@ -128,6 +138,11 @@ class FusionDataset:
     def shape(self) -> tuple[int, int, int]:
         """Height, width and channels of an image."""
         return self.spec.shape
+
+    @property
+    def occluders(self) -> OccluderPool | None:
+        """What an `ObjectLaw` lays over this split's targets, read lazily, uint8 `[m, p, p, 4]`; otherwise None."""
+        return self._open()[f"{occluder_section(self.split)}/rgba"] if self.header.occluders else None
 
     def __len__(self) -> int:
         return self.header.rows[self.split]
@@ -180,9 +195,11 @@ class FusionDataset:
             raise FusionDatasetsError("the split 'train' has no frozen inputs; render them live")
         if not 1 <= num_inputs <= MAX_INPUTS_PER_ROW:
             raise FusionDatasetsError(f"got {num_inputs} inputs; a row yields 1 … {MAX_INPUTS_PER_ROW}")
-        row = self._row(row)
-        target = self.read(row, row + 1).target[0]
-        return render_example(target, self.spec, self.seed, self.split, row, num_inputs).inputs
+        stored = self[row]
+        example = render_example(
+            stored.target, self.spec, self.seed, self.split, stored.index, num_inputs, self.occluders
+        )
+        return example.inputs
 
     def close(self) -> None:
         """Close the file; reading opens it again."""
@@ -271,21 +288,21 @@ class DatasetWriter:
 
     Arguments:
         path: The temporary file, on the file system of the final one.
-        rows: Split → number of rows.
+        rows: Section → number of rows.
         spec: The benchmark.
         has_labels: Whether the source has labels.
     """
 
-    def __init__(self, path: Path, rows: dict[Split, int], spec: BenchmarkSpec, *, has_labels: bool) -> None:
+    def __init__(self, path: Path, rows: dict[str, int], spec: BenchmarkSpec, *, has_labels: bool) -> None:
         self._path, self._spec = path, spec
         self._file = h5py.File(path, "w", track_order=False)
         self._arrays: dict[str, h5py.Dataset] = {}
         self._digests: dict[str, ContentDigest] = {}
         self._filled: dict[str, int] = {}
-        for split, count in rows.items():
-            for field in FIELDS:
-                if (split != "train" or field.in_train) and (field.name != "label" or has_labels):
-                    self._create(f"{split}/{field.name}", field, field.shape(count, spec))
+        for section, count in rows.items():
+            for field in fields_of(section):
+                if field.required or has_labels:
+                    self._create(f"{section}/{field.name}", field, field.shape(count, spec, section))
 
     def _create(self, path: str, field: ArrayField, shape: tuple[int, ...]) -> None:
         row_bytes = field.dtype.itemsize * int(np.prod(shape[1:]))
@@ -296,10 +313,10 @@ class DatasetWriter:
         self._digests[path] = ContentDigest(field.dtype, shape)
         self._filled[path] = 0
 
-    def append(self, split: Split, arrays: Iterable[tuple[str, NDArray[Any]]]) -> None:
-        """Append rows to a split: pairs of an array's name and its next rows."""
+    def append(self, section: str, arrays: Iterable[tuple[str, NDArray[Any]]]) -> None:
+        """Append rows to a section: pairs of an array's name and its next rows."""
         for name, rows in arrays:
-            path = f"{split}/{name}"
+            path = f"{section}/{name}"
             start = self._filled[path]
             self._arrays[path][start : start + len(rows)] = rows
             self._digests[path].update(rows)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.progress import Progress
-from fusion_datasets.schema import FileHeader, validate
+from fusion_datasets.schema import FileHeader, occluder_section, sections_of, validate
 from fusion_datasets.shards import render_rows
-from fusion_datasets.sources import Source
+from fusion_datasets.sources import OccluderSource, Source
 from fusion_datasets.spec import Split
 from fusion_datasets.store import ContentDigest, blocks, opened
 
@@ -35,43 +35,67 @@ def verify(path: Path, source: Source | None = None, *, progress: bool = True) -
     """
     with opened(path) as file:
         header = validate(file)
-        total = sum(rows * (1 + (source is not None)) for rows in header.rows.values())
+        total = sum(header.rows.values()) * (1 + (source is not None)) + sum(header.occluders.values())
         with Progress(f"verifying {path.name}", total, shown=progress) as bar:
             if source is not None:
                 _check_source(path, header, source)
                 for split in header.spec.splits:
+                    if header.occluders:
+                        _check_occluders(file, header, source, split)
                     _check_rows(file, header, source, split, bar)
-            for split in header.spec.splits:
-                for name in file[split]:
-                    _check_array(file, header, f"{split}/{name}")
-                bar.advance(header.rows[split])
+            for section in sections_of(header.spec):
+                for name in file[section]:
+                    _check_array(file, header, f"{section}/{name}")
+                bar.advance(len(file[section]["index"]))
     return header
 
 
 def _check_source(path: Path, header: FileHeader, source: Source) -> None:
-    got, recorded = source.description["digest"], header.source.get("digest")
+    for split in header.spec.splits:
+        rows = header.originals[split]
+        if rows > source.num_images(split):
+            raise FusionDatasetsError(f"{path} was built from {rows} {split} images, more than the source given has")
+    got, recorded = source.digest(header.originals), header.source.get("digest")
     if got != recorded:
         raise FusionDatasetsError(
             f"{path} was built from another source (digest {str(recorded)[:12]}…) than the one given ({got[:12]}…)"
         )
-    for split in header.spec.splits:
-        rows = header.rows[split]
-        if rows > source.num_images(split):
-            raise FusionDatasetsError(f"{path} holds {rows} {split} rows, more than its source")
 
 
 def _check_rows(file: h5py.File, header: FileHeader, source: Source, split: Split, bar: Progress) -> None:
     """Compare rows with the source's, rendered again."""
-    for start in range(0, header.rows[split], _ROWS_AT_ONCE):
-        stop = min(start + _ROWS_AT_ONCE, header.rows[split])
-        for name, expected in render_rows(source, header.spec, header.seed, split, start, stop).items():
-            differing = (file[split][name][start:stop] != expected).reshape(stop - start, -1).any(axis=1)
-            if differing.any():
-                raise FusionDatasetsError(
-                    f"{file.filename}: /{split}/{name}, row {start + int(differing.argmax())}, differs from what "
-                    f"its source yields (rendered with NumPy {header.numpy_version}, compared with {np.__version__})"
-                )
-        bar.advance(stop - start)
+    occluders = file[occluder_section(split)]["rgba"] if header.occluders else None
+    row, total = 0, header.originals[split]
+    for start in range(0, total, _ROWS_AT_ONCE):
+        clean = source.read(split, start, min(start + _ROWS_AT_ONCE, total))
+        arrays = render_rows(clean, header.spec, header.seed, split, start, occluders)
+        _compare(file, header, split, row, arrays)
+        row += len(clean.images)
+        bar.advance(len(clean.images))
+
+
+def _check_occluders(file: h5py.File, header: FileHeader, source: Source, split: Split) -> None:
+    """Compare occluders with the source's, cut out again."""
+    assert isinstance(source, OccluderSource)
+    section = occluder_section(split)
+    row, total = 0, header.originals[section]
+    for start in range(0, total, _ROWS_AT_ONCE):
+        crops = source.read_occluders(split, start, min(start + _ROWS_AT_ONCE, total))
+        _compare(file, header, section, row, crops.arrays)
+        row += len(crops.rgba)
+
+
+def _compare(file: h5py.File, header: FileHeader, section: str, row: int, arrays: dict[str, NDArray[Any]]) -> None:
+    for name, expected in arrays.items():
+        stored = file[section][name][row : row + len(expected)]
+        if len(stored) != len(expected):
+            raise FusionDatasetsError(f"{file.filename}: /{section} lacks rows that its source yields")
+        differing = (stored != expected).reshape(len(stored), -1).any(axis=1)
+        if differing.any():
+            raise FusionDatasetsError(
+                f"{file.filename}: /{section}/{name}, row {row + int(differing.argmax())}, differs from what "
+                f"its source yields (rendered with NumPy {header.numpy_version}, compared with {np.__version__})"
+            )
 
 
 _RANGES: dict[str, tuple[Callable[[NDArray[Any]], NDArray[np.bool_]], str]] = {

@@ -13,7 +13,7 @@ from fusionvae_model.errors import FusionVAEError
 
 try:
     from fusion_datasets import BenchmarkSpec, FusionDataset, FusionDatasetsError
-    from fusion_datasets.torch import render_inputs
+    from fusion_datasets.torch import render_inputs, render_targets
 except ImportError as error:  # the light core does without
     raise FusionVAEError(
         "training needs the package fusion-datasets; install it with: pip install 'fusionvae-model[train]'"
@@ -90,6 +90,7 @@ class TrainingSet:
             choice = seeded_generator("number of inputs", self.seed, step)
             num_inputs = int(torch.randint(0, max_inputs + 1, (), generator=choice))
         generator = seeded_generator("rendering", self.seed, step, device=target.device)
+        target = render_targets(target, self.spec, generator=generator)
         return Batch(target, render_inputs(target, num_inputs, self.spec, generator=generator).inputs)
 
     def steps_per_epoch(self, batch_size: int) -> int:

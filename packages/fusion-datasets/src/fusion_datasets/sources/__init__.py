@@ -1,6 +1,10 @@
 """Where clean images come from: original files in, 8-bit images and labels out, one protocol for all."""
 
-from typing import Any, NamedTuple, Protocol
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,16 +12,64 @@ from numpy.typing import NDArray
 from fusion_datasets.spec import Split
 
 
-class CleanImages(NamedTuple):
-    """Some images of a source, as its files hold them.
+class Omission(NamedTuple):
+    """An original that yields no row.
+
+    Arguments:
+        position: Where it is in the source.
+        name: Its name there.
+        reason: What is wrong with it, in a few words.
+    """
+
+    position: int
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CleanImages:
+    """Some images of a source, in the frame of the benchmark: cropped and scaled, not padded.
 
     Arguments:
         images: uint8 `[n, h, w, c]`.
         labels: int64 `[n]`, or None where the source has none.
+        index: Position of each in the source, int64 `[n]`; None where it is that in the split.
+        sha256: Digest of each original that was asked for, uint8 `[stop − start, 32]`, zero for a missing one; None
+            where the source's description holds a digest of all.
+        unreadable: What was asked for but is missing or broken, and not among the images.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
+    index: NDArray[np.int64] | None = None
+    sha256: NDArray[np.uint8] | None = None
+    unreadable: tuple[Omission, ...] = ()
+
+
+@dataclass(frozen=True)
+class Occluders:
+    """Some cut-out objects of a source.
+
+    Arguments:
+        rgba: uint8 `[m, p, p, 4]`; p is the `crop_px` of the benchmark's law.
+        object_id: What each is, int64 `[m]`.
+        index: Position of each in the source, int64 `[m]`.
+        sha256: Digest of each original that was asked for, uint8 `[stop − start, 32]`, zero for a missing one.
+        unreadable: What was asked for but is missing or broken, and not among the crops.
+        rejected: What could be read, but not be cut out, and is not among the crops either.
+    """
+
+    rgba: NDArray[np.uint8]
+    object_id: NDArray[np.int64]
+    index: NDArray[np.int64]
+    sha256: NDArray[np.uint8]
+    unreadable: tuple[Omission, ...] = ()
+    rejected: tuple[Omission, ...] = ()
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What a file holds of them, in the types of `schema.OCCLUDER_FIELDS`."""
+        return {"rgba": self.rgba, "object_id": self.object_id, "index": self.index}
 
 
 class Source(Protocol):
@@ -25,12 +77,22 @@ class Source(Protocol):
 
     @property
     def description(self) -> dict[str, Any]:
-        """`name`, `layout` and `digest` of the decompressed contents, `stand_in`, and what else tells it apart."""
+        """`name`, `layout`, `stand_in`, and what else tells it apart; `digest` where it is cheap to know."""
         ...
 
     @property
     def license(self) -> str:
         """Licence of these images."""
+        ...
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether every image has one."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the files do, and is cheap: an interrupted build goes on only where it is the same."""
         ...
 
     def num_images(self, split: Split) -> int:
@@ -40,3 +102,55 @@ class Source(Protocol):
     def read(self, split: Split, start: int, stop: int) -> CleanImages:
         """Read images `start … stop − 1` of a split."""
         ...
+
+    def digest(self, rows: Mapping[str, int]) -> str:
+        """Digest of the first originals of each section, read anew; see `originals_digest`."""
+        ...
+
+
+@runtime_checkable
+class HasOccluders(Protocol):
+    """A source, or a recipe of one, that also has objects to lay over its targets."""
+
+    def num_occluders(self, split: Split) -> int:
+        """Originals of the occluders for the inputs of a split."""
+        ...
+
+
+@runtime_checkable
+class OccluderSource(Source, HasOccluders, Protocol):
+    """A source that yields these objects cut out."""
+
+    def read_occluders(self, split: Split, start: int, stop: int) -> Occluders:
+        """Read occluders `start … stop − 1` of a split."""
+        ...
+
+
+@runtime_checkable
+class Recipe(Protocol):
+    """A source that is rendered first, into files in the layout of the originals."""
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the files will say of themselves, but for their digest."""
+        ...
+
+    def num_images(self, split: Split) -> int:
+        """Images in a split."""
+        ...
+
+    def write(self, folder: Path, *, progress: bool = True) -> Source:
+        """Render what is not there yet, and open it."""
+        ...
+
+
+def originals_digest(sections: Iterable[tuple[str, NDArray[np.uint8]]]) -> str:
+    """Digest of many originals.
+
+    Arguments:
+        sections: Splits and sets of occluders, each with the SHA-256 of its originals, uint8 `[n, 32]`, in order.
+    """
+    sha = hashlib.sha256()
+    for section, digests in sections:
+        sha.update(f"{section} {len(digests)}\n".encode() + digests.tobytes())
+    return sha.hexdigest()

@@ -5,6 +5,7 @@ import hashlib
 import json
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
@@ -110,9 +111,9 @@ class MnistSource:
         """Name, layout and digest; the name is `mnist` only for the very images published under it."""
         sha = hashlib.sha256()
         for split, prefix in FILE_PREFIX.items():
-            images, labels = self._load(split)
-            assert labels is not None
-            for kind, array in (("images", images), ("labels", labels.astype(np.uint8))):
+            clean = self._load(split)
+            assert clean.labels is not None
+            for kind, array in (("images", clean.images), ("labels", clean.labels.astype(np.uint8))):
                 content = hashlib.sha256(array.tobytes()).hexdigest()
                 sha.update(f"{prefix}-{kind} {len(array)} {content}\n".encode())
         digest = sha.hexdigest()
@@ -128,15 +129,29 @@ class MnistSource:
             return str(note["license"])
         return BENCHMARKS["fusion-mnist"].license if self.description["name"] == "mnist" else "unknown"
 
+    @property
+    def has_labels(self) -> bool:
+        """Every digit has one."""
+        return True
+
+    @property
+    def fingerprint(self) -> str:
+        """The digest itself: MNIST is small."""
+        return self.digest({})
+
     def num_images(self, split: Split) -> int:
         """Images in a split."""
         return len(self._load(split).images)
 
     def read(self, split: Split, start: int, stop: int) -> CleanImages:
         """Read images `start … stop − 1` of a split: uint8 `[n, 28, 28, 1]` and labels 0 … 9."""
-        images, labels = self._load(split)
-        assert labels is not None
-        return CleanImages(images[start:stop], labels[start:stop])
+        clean = self._load(split)
+        assert clean.labels is not None
+        return CleanImages(clean.images[start:stop], clean.labels[start:stop])
+
+    def digest(self, rows: Mapping[str, int]) -> str:
+        """Digest of all images and labels, however many rows are taken of them."""
+        return str(self.description["digest"])
 
     def _load(self, split: Split) -> CleanImages:
         if split not in self._cache:

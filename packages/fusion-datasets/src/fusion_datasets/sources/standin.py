@@ -81,7 +81,8 @@ class StandInMnist:
         for start in range(0, count, _RENDERED_AT_ONCE):
             parts.append(render_digits(self.seed, split, start, min(start + _RENDERED_AT_ONCE, count)))
             bar.advance(len(parts[-1].images))
-        images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        images = np.concatenate([part.images for part in parts])
+        labels = np.concatenate([part.labels for part in parts if part.labels is not None])
         head = struct.pack(">HBBIII", 0, 8, 3, count, SIDE_PX, SIDE_PX)
         for name, content in (
             (f"{prefix}-images-idx3-ubyte.gz", head + images.tobytes()),

@@ -47,6 +47,24 @@ def draw_ellipses(law: EllipseLaw, size: tuple[int, ...], *, generator: torch.Ge
 
 
 @torch.no_grad()
+def render_targets(stored: Tensor, spec: BenchmarkSpec, *, generator: torch.Generator) -> Tensor:
+    """Turn stored training targets into those of a step: flipped at random where the benchmark says so (Sec. 5.4).
+
+    Arguments:
+        stored: Training targets in [0, 1], floating point `[b, c, h, w]`, on any device.
+        spec: The benchmark.
+        generator: Source of randomness, on the targets' device; nothing is drawn where nothing is random.
+
+    Returns:
+        Targets, `[b, c, h, w]`.
+    """
+    if not spec.flips:
+        return stored
+    flipped = torch.rand(len(stored), 1, 1, 1, generator=generator, device=stored.device) < 0.5
+    return torch.where(flipped, stored.flip(-1), stored)
+
+
+@torch.no_grad()
 def render_inputs(
     target: Tensor, num_inputs: int, spec: BenchmarkSpec, *, generator: torch.Generator
 ) -> RenderedInputs:
@@ -69,8 +87,10 @@ def render_inputs(
             f"got a target of shape {list(target.shape)} and {target.dtype}; expected images in [0, 1], floating "
             "point [b, c, h, w]; divide 8-bit levels by 255 and put channels second"
         )
+    if not isinstance(spec.law, EllipseLaw):
+        raise FusionDatasetsError(f"{spec.title} lays objects over its targets; this release renders ellipses alone")
     b, c, h, w = target.shape
-    ellipses = draw_ellipses(spec.ellipses, (b, num_inputs), generator=generator)
+    ellipses = draw_ellipses(spec.law, (b, num_inputs), generator=generator)
     rows, columns = (torch.arange(n, device=target.device, dtype=torch.float32) for n in (h, w))
     masks = ellipse_visibility(ellipses, rows, columns)
     levels = torch.empty((b, num_inputs, c, h, w), device=target.device)
