@@ -27,7 +27,8 @@ class MemoryData:
         self.spec = SimpleNamespace(nll_size=self.size - 2, num_dims=(self.size - 2) ** 2, title="FusionMNIST")
         generator = np.random.default_rng(0)
         self.target = generator.integers(0, 256, (self.rows, *self.shape), np.uint8)
-        self.inputs = generator.integers(0, 256, (self.rows, 3, *self.shape), np.uint8)
+        self.inputs = generator.integers(0, 256, (self.rows, 8, *self.shape), np.uint8)
+        self.masks = generator.random((self.rows, 3, self.size, self.size)) < 0.4
 
     def __len__(self):
         return self.rows
@@ -41,8 +42,11 @@ class MemoryData:
     def read(self, start, stop):
         rows = np.arange(start, stop)
         return SimpleNamespace(
-            target=self.target[rows], inputs=self.inputs[rows], masks=None, index=rows, label=rows % 10
+            target=self.target[rows], inputs=self.inputs[rows, :3], masks=self.masks[rows], index=rows, label=rows % 10
         )
+
+    def inputs_beyond(self, row, num_inputs):
+        return self.inputs[row, :num_inputs]
 
 
 class Config:

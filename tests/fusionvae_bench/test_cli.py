@@ -107,9 +107,11 @@ def test_wrong_usage_exits_with_2(words):
     [
         ({"--weights": "nowhere"}, "nowhere"),
         ({"--weights": "no_such_module:make"}, "no_such_module"),
+        ({"--weights": "trivial:guess"}, "trivial:nearest"),
+        ({"--weights": "trivial:mean", "--metrics": "nll"}, "no likelihood"),
         ({"--data": "nothing.h5"}, "nothing.h5"),
         ({"--split": "train"}, "frozen inputs"),
-        ({"--num-inputs": 5}, "stores 3 inputs"),
+        ({"--num-inputs": 9}, "stores 3 inputs"),
         ({"--device": "cuda"}, "no CUDA"),
     ],
 )

@@ -8,12 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.lib.recfunctions import structured_to_unstructured
 from stand_ins import Config, MemoryData, Toy
 
 from fusionvae_bench import evaluate
 from fusionvae_bench.errors import DataError, ModelError, NonFiniteWeightError, ResultError
+from fusionvae_bench.evaluate import Request, fingerprint, score_tiles
 from fusionvae_bench.metrics import bits_per_dim
-from fusionvae_bench.tiles import TILE_ROWS
+from fusionvae_bench.tiles import TILE_ROWS, Share, TileStore
+
+
+def numbers(result) -> np.ndarray:
+    """Scores of each image as plain numbers, in which NaN equals NaN."""
+    return structured_to_unstructured(result.per_image)
 
 
 def same_but_for_time(first, second) -> bool:
@@ -53,7 +60,7 @@ def test_gains_pair_the_images():
 def test_the_score_of_an_image_does_not_depend_on_the_limit(limit):
     whole, part = evaluate(Toy(), MemoryData(), 30), evaluate(Toy(), MemoryData(), 30, limit)
     assert part.num_images == limit
-    np.testing.assert_array_equal(part.per_image, whole.per_image[:limit])
+    np.testing.assert_array_equal(numbers(part), numbers(whole)[:limit])
     assert part.fingerprint == whole.fingerprint
 
 
@@ -62,6 +69,71 @@ def test_mse_does_not_depend_on_which_other_numbers_of_inputs_are_asked_for():
     np.testing.assert_array_equal(part.per_image["mse_min"][:, 0], whole.per_image["mse_min"][:, 2])
     assert set(part.scores) == {"2"}  # no average without the paper's four
     assert part.gains == ()
+
+
+def test_inputs_beyond_the_stored_ones_are_rendered():
+    few, many = evaluate(Toy(), MemoryData(), 10), evaluate(Toy(), MemoryData(), 10, num_inputs=(0, 1, 2, 3, 8))
+    np.testing.assert_array_equal(numbers(many)[:, :4], numbers(few))
+    assert many.score("avg") == few.score("avg")
+    assert many.score(8).nll_nats not in (None, many.score(3).nll_nats)
+    assert many.score(8).mse_visible is None  # only the stored inputs have masks
+
+
+def test_visible_and_hidden_pixels_make_up_the_error_of_the_mean():
+    data = MemoryData()
+    result = evaluate(Toy(), data, 10)
+    for k in (1, 2, 3):
+        visible = data.masks[:, :k].any(1).mean((1, 2))
+        images = result.per_image[:, k]
+        parts = visible * images["mse_visible"] + (1 - visible) * images["mse_hidden"]
+        np.testing.assert_allclose(parts, images["mse_mean"], rtol=1e-5)
+    assert result.score(0).mse_visible is None
+    assert result.score(0).mse_hidden == pytest.approx(result.score(0).mse_mean, rel=1e-5)
+
+
+def test_the_calibration_counts_every_pixel_and_adds_up_to_the_error():
+    result = evaluate(Toy(), MemoryData(), 10)
+    for k in range(4):
+        bins = result.calibration[str(k)]
+        pixels = np.array([point.pixels for point in bins])
+        assert pixels.sum() == 50 * 6 * 6
+        error = (pixels * np.square([point.actual for point in bins])).sum() / pixels.sum()
+        assert error == pytest.approx(result.score(k).mse_mean, rel=1e-5)
+        spread = (pixels * np.square([point.predicted for point in bins])).sum() / pixels.sum()
+        assert spread == pytest.approx(result.score(k).pixel_standard_deviation ** 2, rel=1e-5)
+        assert [point.predicted for point in bins] == sorted(point.predicted for point in bins)
+
+
+def test_shares_of_several_processes_make_the_same_result(tmp_path):
+    alone = evaluate(Toy(), MemoryData(), 10)
+    folder, models = tmp_path / "tiles", (Toy(), Toy())
+    data, request, device = MemoryData(), Request(num_samples=10), torch.device("cpu")
+    identity = fingerprint(Toy(), data, request, device)
+    for rank, model in enumerate(models):
+        store = TileStore(folder, identity, rank=rank)
+        score_tiles(model, data, request, store, device, share=Share(rank, 2))
+    assert [model.seen for model in models] == [TILE_ROWS + 10, TILE_ROWS]
+    idle = Toy()
+    assert same_but_for_time(evaluate(idle, data, 10, partial=folder), alone)
+    assert idle.seen == 0
+
+
+def test_data_other_than_trained_on_are_recorded():
+    trained = {"dataset_digest": "e" * 64}
+    (warning,) = evaluate(Toy(), MemoryData(), 5, 5, training=trained).warnings
+    assert "trained on other data (digest eeeeeeeeeeee…)" in warning
+    assert evaluate(Toy(), MemoryData(), 5, 5, training={"dataset_digest": "d" * 64}).warnings == ()
+
+
+def test_a_single_bad_draw_is_named():
+    class Broken(Toy):
+        def sample(self, *args, **kwargs):
+            samples = super().sample(*args, **kwargs).clone()
+            samples[-1, 2, 0, 0, 0] = torch.nan
+            return samples
+
+    with pytest.raises(ModelError, match=r"rows 0 to 19, 1 input.*image 19, sample 2"):
+        evaluate(Broken(), MemoryData(), 10, num_inputs=(1,))
 
 
 def test_seeds_matter_and_repeat():
@@ -171,7 +243,8 @@ def test_kill_minus_nine_leaves_nothing_half_written_and_costs_one_tile(tmp_path
     from fusionvae_bench import read_result
 
     def call(**variables: str) -> int:
-        paths = {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+        folders = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = {"PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
         return subprocess.run(
             [sys.executable, "-c", SCRIPT], cwd=tmp_path, env={**os.environ, **paths, **variables}, check=False
         ).returncode
@@ -189,7 +262,7 @@ def test_kill_minus_nine_leaves_nothing_half_written_and_costs_one_tile(tmp_path
     [
         ({"model": object()}, ModelError, "neither log_importance_weights nor sample"),
         ({"model": Toy(nll_size=6)}, ModelError, "6×6 pixels, FusionMNIST is scored over 4×4"),
-        ({"num_inputs": (0, 4)}, DataError, "stores 3 inputs"),
+        ({"num_inputs": (0, 9)}, DataError, "stores 3 inputs and can render 8"),
         ({"num_inputs": (1, 0)}, DataError, "ascending"),
         ({"num_inputs": ()}, DataError, "empty"),
         ({"num_samples": 0}, DataError, "at least 1"),

@@ -7,7 +7,7 @@ from stand_ins import MemoryData, Toy
 
 from fusionvae_bench import evaluate, find_results, read_result, write_result
 from fusionvae_bench.errors import ResultError
-from fusionvae_bench.results import write_per_image
+from fusionvae_bench.per_image import write_per_image
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,17 +16,23 @@ import torch
 from fusion_datasets import FusionDataset, FusionDatasetsError
 from fusionvae_bench import __version__
 from fusionvae_bench.atomic import write_atomically
-from fusionvae_bench.errors import BenchError, ModelError, ResultError
-from fusionvae_bench.evaluate import Request, check_request, evaluate, fingerprint, weights_digest
-from fusionvae_bench.results import Result, find_results, read_result, write_per_image, write_result
+from fusionvae_bench.errors import BenchError, ResultError
+from fusionvae_bench.evaluate import Metrics, Request, check_request, evaluate, fingerprint, score_tiles, weights_digest
+from fusionvae_bench.paper import NUM_SAMPLES
+from fusionvae_bench.per_image import per_image_path, write_per_image
+from fusionvae_bench.processes import device_of, score_in_processes, share_of
+from fusionvae_bench.results import Result, find_results, read_result, write_result
 from fusionvae_bench.tables import score_tables, to_markdown
-from fusionvae_model import FusionVAE, FusionVAEError
+from fusionvae_bench.tiles import TileStore
+from fusionvae_bench.weights import load_model, model_name, training_summary
+from fusionvae_model import FusionVAEError
 from fusionvae_model.checkpoint import model_folder
 from fusionvae_model.device import keep_freed_memory
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+WEIGHTS = "DIR|NAME|MODULE:FACTORY|trivial:{merge,mean,nearest}"
 _MANY_VALUES = "--num-inputs"
 
 
@@ -64,20 +70,26 @@ def main() -> None:
 
 
 @main.command(cls=_ManyValuesCommand)
-@click.option("--weights", required=True, metavar="DIR|NAME|MODULE:FACTORY", help="The model to score.")
+@click.option("--weights", required=True, metavar=WEIGHTS, help="The model to score.")
 @click.option("--data", "data_path", required=True, type=click.Path(path_type=Path), help="A file of fusion-datasets.")
 @click.option("--split", default="test", show_default=True, type=click.Choice(["train", "valid", "test"]))
-@click.option("--num-samples", default=1000, show_default=True, type=click.IntRange(1), help="S, for NLL and MSE_min.")
+@click.option(
+    "--num-samples",
+    type=click.IntRange(1),
+    help="S, for NLL and MSE_min.  [default: the paper's, 1000 for FusionMNIST and 100 for the others]",
+)
+@click.option("--metrics", default="all", show_default=True, type=click.Choice(["all", "nll", "mse"]))
 @click.option("--limit", type=click.IntRange(1), help="Score the first N images only.")
 @click.option(
     _MANY_VALUES,
     multiple=True,
     default=(0, 1, 2, 3),
     type=click.IntRange(0),
-    help="Numbers of inputs, several after one flag.  [default: 0 1 2 3]",
+    help="Numbers of inputs up to 8, several after one flag.  [default: 0 1 2 3]",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes; the same numbers.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 @click.option("--force", is_flag=True, help="Start over, replacing what an earlier call left.")
@@ -95,11 +107,13 @@ def run(
     weights: str,
     data_path: Path,
     split: Literal["train", "valid", "test"],
-    num_samples: int,
+    num_samples: int | None,
+    metrics: Metrics,
     limit: int | None,
     num_inputs: tuple[int, ...],
     seed: int,
     device: str,
+    workers: int,
     as_json: bool,
     dry_run: bool,
     force: bool,
@@ -108,15 +122,26 @@ def run(
 ) -> None:
     """Score a model: NLL and MSE_min for each number of inputs.
 
-    Interrupted, it resumes when called again with the same settings; finished, it says so.
+    Interrupted, it resumes when called again with the same settings; finished, it says so. Under torchrun, the
+    processes share the images.
     """
-    request = Request(num_samples=num_samples, limit=limit, num_inputs=num_inputs, seed=seed)
-    where, partial = _device(device), output.with_name(f"{output.name}.partial")
+    share, where = share_of(os.environ), device_of(device, os.environ)
+    if share.count > 1 and (workers > 1 or force):
+        raise click.UsageError("under torchrun, --workers and --force are not for use: its processes share the images")
+    partial = output.with_name(f"{output.name}.partial")
     with FusionDataset(data_path, split) as data:
+        request = Request(
+            num_samples=num_samples or NUM_SAMPLES.get(data.benchmark, 100),
+            limit=limit,
+            num_inputs=num_inputs,
+            seed=seed,
+            metrics=metrics,
+        )
         keep_freed_memory()
-        model = _load(weights, where)
+        model = load_model(weights, data, where)
         check_request(model, data, request)
-        earlier = None if force else _earlier(output, fingerprint(model, data, request, where), request, data)
+        identity = fingerprint(model, data, request, where)
+        earlier = None if force else _earlier(output, identity, request, data)
         if dry_run:
             plan = _plan(weights, data_path, data, request, where, output, already_done=earlier is not None)
             click.echo(json.dumps(plan) if as_json else "\n".join(f"{k}: {v}" for k, v in plan.items()))
@@ -124,27 +149,35 @@ def run(
         if earlier is None:
             if force:
                 shutil.rmtree(partial, ignore_errors=True)
+            if share.rank:
+                score_tiles(model, data, request, TileStore(partial, identity, rank=share.rank), where, share=share)
+                return
+            if workers > 1:
+                TileStore(partial, identity)  # refuses another evaluation's tiles before any process starts
+                score_in_processes(weights, data, request, partial, where, workers=workers)
             result = evaluate(
                 model,
                 data,
-                num_samples,
+                request.num_samples,
                 limit,
                 num_inputs,
                 seed,
+                metrics=metrics,
                 device=where,
-                name=_name(weights),
-                training=_training(weights),
+                name=model_name(weights),
+                training=training_summary(weights),
                 partial=partial,
-                quiet=False,
+                share=share,
+                quiet=workers > 1,
             )
             if per_image:
-                write_per_image(result, data.read(0, result.num_images), _per_image_path(output))
+                write_per_image(result, data.read(0, result.num_images), per_image_path(output))
             write_result(result, output)
             shutil.rmtree(partial, ignore_errors=True)
         else:
             result = earlier
             click.echo(f"{output} holds this result already; --force scores again", err=True)
-            if per_image and not _per_image_path(output).is_file():
+            if per_image and not per_image_path(output).is_file():
                 raise ResultError(f"{output} was scored without --per-image; pass --force to score again with it")
     for warning in result.warnings:
         click.secho(f"WARNING: {warning}", fg="red", bold=True, err=True)
@@ -162,7 +195,7 @@ def run(
 )
 @click.option("--format", "form", type=click.Choice(["md", "html"]), help="[default: by the name after -o, or md]")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write here; stdout otherwise.")
-@click.option("--weights", metavar="DIR|NAME|MODULE:FACTORY", help="Model for the pictures and the learning curve.")
+@click.option("--weights", metavar=WEIGHTS, help="Model for the pictures and the learning curve.")
 @click.option("--data", "data_path", type=click.Path(path_type=Path), help="Data for the pictures; needs --weights.")
 @click.option("--split", default="test", show_default=True, type=click.Choice(["valid", "test"]))
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the pictures.")
@@ -186,7 +219,11 @@ def report(
     results = [result for _, result in find_results(folder)]
     if not results:
         click.echo(f"no result files below {folder}: the tables hold the paper's numbers alone", err=True)
-    text = _page(results, weights, data_path, split, seed, _device(device)) if form == "html" else _markdown(results)
+    text = (
+        _page(results, weights, data_path, split, seed, device_of(device, os.environ))
+        if form == "html"
+        else _markdown(results)
+    )
     if output:
         write_atomically(output, text.encode())
         click.echo(str(output))
@@ -217,7 +254,7 @@ def _page(
         ) from error
     gallery = history = featured = None
     if weights:
-        model = _load(weights, device)
+        model = load_model(weights, None, device)
         history = read_history(model_folder(weights))
         digest = weights_digest(model)
         featured = next((r for r in results if r.weights_digest == digest), None)
@@ -264,45 +301,6 @@ def _plan(
         "output": str(output),
         "already_done": already_done,
     }
-
-
-def _load(weights: str, device: torch.device) -> Any:
-    """Load a folder, a published name, or what a third party's factory returns."""
-    if Path(weights).exists() or ":" not in weights:
-        return FusionVAE.from_pretrained(weights, device=device)
-    module, _, factory = weights.partition(":")
-    try:
-        model = getattr(importlib.import_module(module), factory)()
-    except (ImportError, AttributeError) as error:
-        raise ModelError(
-            f"{weights} cannot be loaded ({error}); expected a folder, or MODULE:FACTORY with an importable module"
-        ) from error
-    return model.to(device).eval() if isinstance(model, torch.nn.Module) else model
-
-
-def _name(weights: str) -> str:
-    return Path(weights).resolve().name if Path(weights).exists() else weights
-
-
-def _training(weights: str) -> dict[str, Any] | None:
-    path = model_folder(weights) / "training.json"
-    if not path.is_file():
-        return None
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON ({error}); copy it again, or remove it to go without") from error
-    return {key: value for key, value in summary.items() if key != "history"}
-
-
-def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ModelError("got --device cuda, but PyTorch sees no CUDA device; use --device cpu or auto")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _per_image_path(output: Path) -> Path:
-    return output.with_name(f"{output.stem}.per-image.csv")
 
 
 def _short(result: Result) -> str:

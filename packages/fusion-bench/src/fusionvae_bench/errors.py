@@ -35,3 +35,6 @@ class NonFiniteWeightError(ModelError):
             "expected a finite number; the model's weights or its likelihood are broken for this image"
         )
         self.image, self.sample, self.num_inputs, self.value = image, sample, num_inputs, value
+
+    def __reduce__(self) -> tuple[type[NonFiniteWeightError], tuple[int, int, int, float]]:
+        return NonFiniteWeightError, (self.image, self.sample, self.num_inputs, self.value)

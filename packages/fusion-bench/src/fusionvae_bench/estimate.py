@@ -99,6 +99,8 @@ def estimate_draws(
     num_samples: int = 1000,
     generator: torch.Generator | None = None,
     chunk: int | None = None,
+    *,
+    masks: Tensor | None = None,
 ) -> DrawErrors:
     """Draw fused images and compare them with the target (Sec. 5.5's MSE_min and its relatives).
 
@@ -111,6 +113,7 @@ def estimate_draws(
         num_samples: S ≥ 1.
         generator: source of all randomness; None for one seeded from PyTorch's global state.
         chunk: draws per image and call of the model.
+        masks: where the inputs show the target, bool [b, k, h, w], for models that ask for them.
 
     Raises:
         DataError: if shapes or ranges are wrong.
@@ -123,7 +126,8 @@ def estimate_draws(
     pool = inputs[:1] if inputs.shape[1] == 0 else inputs
     stream = DrawStream(target)
     for size in _chunks(num_samples, target[: len(pool)], chunk):
-        stream.update(draw(model, pool, num_samples=size, generator=generator))
+        known = None if masks is None else masks[: len(pool)]
+        stream.update(draw(model, pool, num_samples=size, generator=generator, masks=known))
     return stream.errors()
 
 

@@ -1,36 +1,38 @@
-"""Model × data set → result: tile by tile, resumable, the same whatever the order and the interruptions."""
+"""Model × data set → result: tile by tile, resumable, the same whatever the order, the processes, the interruptions."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from fusionvae_bench.errors import DataError, ModelError, NonFiniteWeightError
-from fusionvae_bench.estimate import estimate_draws, estimate_nll, pixels_per_call
-from fusionvae_bench.importance import RELIABLE_PARETO_K
-from fusionvae_bench.metrics import bits_per_dim, entropy_floor, mean_and_standard_error, paired_gain
-from fusionvae_bench.progress import Progress
-from fusionvae_bench.protocol import FoldableModel, LikelihoodModel, SamplingModel
+from fusionvae_bench.errors import DataError, ModelError
+from fusionvae_bench.estimate import pixels_per_call
+from fusionvae_bench.metrics import entropy_floor
+from fusionvae_bench.protocol import FoldableModel, LikelihoodModel, SamplingModel, has_likelihood
 from fusionvae_bench.provenance import git_commit, versions
-from fusionvae_bench.results import AVERAGE, FORMAT_VERSION, InputGain, Result, Score
-from fusionvae_bench.tiles import POSTERIOR, PRIOR, SCORE, TILE_ROWS, Scores, Tile, TileStore, tiles
+from fusionvae_bench.results import AVERAGE, FORMAT_VERSION, Result
+from fusionvae_bench.scoring import score_tile
+from fusionvae_bench.summary import calibration_bins, floor_warnings, input_gains, summarise
+from fusionvae_bench.tiles import ALONE, SCORE, TILE_ROWS, Share, TileStore, tiles
+from fusionvae_model.progress import Progress
 
 if TYPE_CHECKING:
-    from fusion_datasets import FusionBatch, FusionDataset
+    from fusion_datasets import FusionDataset
 
 PAPER_NUM_INPUTS = (0, 1, 2, 3)
+MAX_NUM_INPUTS = 8
+"""Inputs beyond the stored ones continue a row's random stream; so many are promised by the data sets."""
+
+Metrics = Literal["all", "nll", "mse"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +44,22 @@ class Request:
         limit: the first so many images, None for all.
         num_inputs: numbers of inputs, ascending.
         seed: of all randomness.
+        metrics: "nll", "mse", or "all" that the model offers.
     """
 
     num_samples: int = 1000
     limit: int | None = None
     num_inputs: tuple[int, ...] = PAPER_NUM_INPUTS
     seed: int = 0
+    metrics: Metrics = "all"
 
     def num_images(self, data: FusionDataset) -> int:
         """Return how many images that is."""
         return min(self.limit or len(data), len(data))
+
+    def wants(self, metric: Metrics) -> bool:
+        """Tell whether a metric is asked for."""
+        return self.metrics in ("all", metric)
 
 
 def evaluate(
@@ -62,10 +70,12 @@ def evaluate(
     num_inputs: Sequence[int] = PAPER_NUM_INPUTS,
     seed: int = 0,
     *,
+    metrics: Metrics = "all",
     device: torch.device | str | None = None,
     name: str | None = None,
     training: dict[str, Any] | None = None,
     partial: Path | None = None,
+    share: Share = ALONE,
     quiet: bool = True,
 ) -> Result:
     """Score a model on the first images of a data set.
@@ -75,13 +85,16 @@ def evaluate(
         data: the split to score.
         num_samples: S ≥ 1, importance samples for the likelihood and draws for MSE_min.
         limit: the first so many images, None for all.
-        num_inputs: numbers of inputs, ascending.
+        num_inputs: numbers of inputs, ascending; beyond the stored ones up to 8.
         seed: of all randomness.
+        metrics: "nll", "mse", or "all" that the model offers.
         device: where the model lives; None for where its parameters are.
         name: name of the weights, for people; None for the model's class.
         training: summary of the training, stored as it is.
         partial: folder for finished tiles; a call with the same settings continues from it. The caller removes it
             once the result is safe.
+        share: this process among several with one folder ``partial``; each returns the whole result, once the
+            others' tiles are there.
         quiet: no progress on stderr.
 
     Returns:
@@ -90,40 +103,75 @@ def evaluate(
     Raises:
         BenchError: if model and data do not fit, the model breaks its word, or a weight is not finite.
     """
-    request = Request(num_samples=num_samples, limit=limit, num_inputs=tuple(num_inputs), seed=seed)
+    request = Request(num_samples=num_samples, limit=limit, num_inputs=tuple(num_inputs), seed=seed, metrics=metrics)
     check_request(model, data, request)
     where = torch.device(device) if device is not None else _device_of(model)
-    identity = fingerprint(model, data, request, where)
-    store = TileStore(partial, identity) if partial else None
-    num_images, num_dims = request.num_images(data), data.spec.num_dims
+    store = TileStore(partial, fingerprint(model, data, request, where), rank=share.rank)
+    score_tiles(model, data, request, store, where, share=share, quiet=quiet)
+    return _gather(model, data, request, store, where, name=name, training=training)
 
+
+def score_tiles(
+    model: Any,
+    data: FusionDataset,
+    request: Request,
+    store: TileStore,
+    device: torch.device,
+    *,
+    share: Share = ALONE,
+    quiet: bool = True,
+) -> None:
+    """Score this process's tiles, but for those that an earlier call has finished.
+
+    Args:
+        model: the model.
+        data: the split to score.
+        request: checked by `check_request`.
+        store: where finished tiles go.
+        device: where the model lives.
+        share: this process among several.
+        quiet: no progress on stderr.
+    """
     scorer = model.folded() if isinstance(model, FoldableModel) else model
-    scores = np.empty((num_images, len(request.num_inputs)), SCORE)
-    floors = np.empty(num_images)
-    seconds = 0.0
-    with Progress("scoring", num_images, "images", quiet=quiet) as progress:
-        for tile in tiles(num_images, len(data)):
-            rows = slice(tile.start, min(tile.stop, num_images))
-            count = rows.stop - rows.start
-            batch = data.read(tile.start, tile.stop)
-            floors[rows] = entropy_floor(batch.target, data.spec.nll_size)[:count]
-            finished = store.read(tile) if store else None
-            if finished is None:
-                started = time.perf_counter()
-                finished = _score(scorer, batch, tile, request, where), time.perf_counter() - started
-                if store:
-                    store.write(tile, *finished)
-                progress.advance(count)
-            else:
-                progress.skip(count)
-            scores[rows] = finished[0][:count]
-            seconds += finished[1]
+    num_images = request.num_images(data)
+    mine = [tile for tile in tiles(num_images, len(data)) if share.owns(tile)]
+    left = [tile for tile in mine if tile not in store]
+    rows = {tile.number: min(tile.stop, num_images) - tile.start for tile in mine}
+    total, done = sum(rows.values()), sum(rows.values()) - sum(rows[tile.number] for tile in left)
+    with Progress("scoring", total, unit="images", done=done, quiet=quiet) as progress:
+        for tile in left:
+            store.write(tile, score_tile(scorer, data, tile, request, device))
+            progress.advance(units=rows[tile.number])
 
-    by_count = {str(k): _summarise(scores[:, [i]], num_dims) for i, k in enumerate(request.num_inputs)}
-    if set(PAPER_NUM_INPUTS) <= set(request.num_inputs):
-        columns = [request.num_inputs.index(k) for k in PAPER_NUM_INPUTS]
-        by_count[AVERAGE] = _summarise(scores[:, columns], num_dims)
+
+def _gather(
+    model: Any,
+    data: FusionDataset,
+    request: Request,
+    store: TileStore,
+    device: torch.device,
+    *,
+    name: str | None,
+    training: dict[str, Any] | None,
+) -> Result:
+    """Put the tiles together, waiting for those of other processes."""
+    num_images, num_dims, counts = request.num_images(data), data.spec.num_dims, request.num_inputs
+    scores = np.empty((num_images, len(counts)), SCORE)
+    floors = np.empty(num_images)
+    calibration, seconds = 0.0, 0.0
+    for tile in tiles(num_images, len(data)):
+        rows = slice(tile.start, min(tile.stop, num_images))
+        finished = store.read(tile)
+        scores[rows] = finished.scores[: rows.stop - rows.start]
+        calibration = calibration + finished.calibration[: rows.stop - rows.start].sum(0)
+        floors[rows] = entropy_floor(data.read(rows.start, rows.stop).target, data.spec.nll_size)
+        seconds += finished.seconds
+
+    by_count = {str(k): summarise(scores[:, [i]], num_dims) for i, k in enumerate(counts)}
+    if set(PAPER_NUM_INPUTS) <= set(counts):
+        by_count[AVERAGE] = summarise(scores[:, [counts.index(k) for k in PAPER_NUM_INPUTS]], num_dims)
     floor = float(floors.mean()) if _is_bernoulli(model) else None
+    bins = {str(k): calibration_bins(sums) for k, sums in zip(counts, np.asarray(calibration), strict=True)}
     return Result(
         benchmark=data.benchmark,
         title=data.spec.title,
@@ -134,24 +182,25 @@ def evaluate(
         model_kind=model_kind(model),
         model_name=name or type(model).__name__,
         weights_digest=weights_digest(model),
-        config=_config(model),
+        config=model_config(model),
         num_parameters=_num_parameters(model),
         training=training,
         num_images=num_images,
-        num_samples=num_samples,
-        num_inputs=request.num_inputs,
-        seed=seed,
+        num_samples=request.num_samples,
+        num_inputs=counts,
+        seed=request.seed,
         num_dims=num_dims,
         entropy_floor_nats=floor,
         scores=by_count,
-        gains=_gains(scores, request.num_inputs),
-        warnings=_warnings(by_count, floor),
+        gains=input_gains(scores, counts),
+        warnings=(*floor_warnings(by_count, floor), *_provenance_warnings(training, data)),
         seconds=seconds,
-        device=_describe(where),
+        device=_describe(device),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
         git_commit=git_commit(),
-        fingerprint=identity,
+        fingerprint=fingerprint(model, data, request, device),
+        calibration={k: points for k, points in bins.items() if points},
         per_image=scores,
     )
 
@@ -166,6 +215,13 @@ def check_request(model: Any, data: FusionDataset, request: Request) -> None:
         raise ModelError(
             f"{type(model).__name__} offers neither log_importance_weights nor sample; expected at least one of them"
         )
+    if request.metrics == "nll" and not has_likelihood(model):
+        raise ModelError(
+            f"{type(model).__name__} has no likelihood that could be estimated; ask for --metrics mse, or score "
+            "a model with log_importance_weights"
+        )
+    if request.metrics == "mse" and not isinstance(model, SamplingModel):
+        raise ModelError(f"{type(model).__name__} offers no sample; ask for --metrics nll")
     if request.num_samples < 1:
         raise DataError(f"got {request.num_samples} samples, expected at least 1")
     if request.limit is not None and request.limit < 1:
@@ -177,12 +233,12 @@ def check_request(model: Any, data: FusionDataset, request: Request) -> None:
             f"the split {data.split!r} has no frozen inputs to score; expected an evaluation split, such as 'test'"
         )
     counts, stored = request.num_inputs, inputs.shape[1]
-    if not counts or list(counts) != sorted(set(counts)) or counts[0] < 0 or counts[-1] > stored:
+    if not counts or list(counts) != sorted(set(counts)) or counts[0] < 0 or counts[-1] > MAX_NUM_INPUTS:
         raise DataError(
-            f"got num_inputs {' '.join(map(str, counts)) or 'empty'}, expected different numbers from 0 to {stored}, "
-            f"ascending: each row of this file stores {stored} inputs"
+            f"got num_inputs {' '.join(map(str, counts)) or 'empty'}, expected different numbers from 0 to "
+            f"{MAX_NUM_INPUTS}, ascending: each row stores {stored} inputs and can render {MAX_NUM_INPUTS}"
         )
-    config, (height, width, channels) = _config(model), data.shape
+    config, (height, width, channels) = model_config(model), data.shape
     if (size := config.get("nll_size", data.spec.nll_size)) != data.spec.nll_size:
         raise ModelError(
             f"the model sums its likelihood over the centre {size}×{size} pixels, {data.spec.title} is scored over "
@@ -206,6 +262,8 @@ def fingerprint(model: Any, data: FusionDataset, request: Request, device: torch
         "num_samples": request.num_samples,
         "num_inputs": request.num_inputs,
         "seed": request.seed,
+        "metrics": request.metrics,
+        "scores": SCORE.names,
         "tile_rows": TILE_ROWS,
         "pixels_per_call": pixels_per_call(device),
         "device": device.type,
@@ -226,104 +284,25 @@ def weights_digest(model: Any) -> str | None:
 
 def model_kind(model: Any) -> str:
     """Return the kind by which results are sorted into the paper's rows, such as ``fusionvae``."""
-    return str(_config(model).get("kind") or type(model).__name__.lower())
+    return str(model_config(model).get("kind") or type(model).__name__.lower())
 
 
-def images_from_batch(batch: FusionBatch, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Turn a batch of bytes into floats in [0, 1]: target [b, c, h, w] and inputs [b, k, c, h, w]."""
-    assert batch.inputs is not None  # check_request
-    target = torch.from_numpy(batch.target).to(device).permute(0, 3, 1, 2)
-    inputs = torch.from_numpy(batch.inputs).to(device).permute(0, 1, 4, 2, 3)
-    return target.float().div(255), inputs.float().div(255)
-
-
-def _score(model: Any, batch: FusionBatch, tile: Tile, request: Request, device: torch.device) -> Scores:
-    target, inputs = images_from_batch(batch, device)
-    scores = np.full((len(target), len(request.num_inputs)), np.nan, SCORE)
-    if isinstance(model, LikelihoodModel):
-        generator = tile.generator(request.seed, POSTERIOR, device=device)
-        try:
-            nll = estimate_nll(model, target, inputs, request.num_samples, request.num_inputs, generator)
-        except NonFiniteWeightError as error:
-            raise NonFiniteWeightError(tile.start + error.image, error.sample, error.num_inputs, error.value) from error
-        scores["nll_nats"], scores["nll_sampling_error"] = nll.nats, nll.standard_error
-        scores["ess"], scores["pareto_k"] = nll.effective_sample_size, nll.pareto_k
-    if isinstance(model, SamplingModel):
-        for column, k in enumerate(request.num_inputs):
-            generator = tile.generator(request.seed, PRIOR, k, device=device)
-            errors = estimate_draws(model, target, inputs[:, :k], request.num_samples, generator)
-            scores["mse_min"][:, column] = errors.mse_min.cpu()
-            scores["mse_one"][:, column] = errors.mse_one.cpu()
-            scores["mse_mean"][:, column] = errors.mse_mean.cpu()
-            spread = errors.standard_deviation.square().mean((1, 2, 3)).sqrt()
-            scores["pixel_standard_deviation"][:, column] = spread.cpu()
-    return scores
-
-
-def _summarise(scores: Scores, num_dims: int) -> Score:
-    """Average over images; [n, m] scores of m numbers of inputs are first averaged image by image."""
-    nats, nats_error = mean_and_standard_error(scores["nll_nats"].mean(1))
-    # The latents are shared by all numbers of inputs: their errors count as fully correlated.
-    sampling = np.sqrt(np.square(scores["nll_sampling_error"]).mean(1).mean() / scores.shape[0])
-    errors = {}
-    for name in ("mse_min", "mse_one", "mse_mean"):
-        errors[name], errors[f"{name}_standard_error"] = mean_and_standard_error(scores[name].mean(1))
-    shapes = scores["pareto_k"]
-    unreliable = np.where(np.isnan(shapes), np.nan, shapes > RELIABLE_PARETO_K)
-    values = {
-        "nll_nats": nats,
-        "nll_bits_per_dim": bits_per_dim(nats, num_dims),
-        "nll_standard_error": nats_error,
-        "nll_sampling_error": sampling,
-        "nll_bias_nats": np.square(scores["nll_sampling_error"]).mean() / 2,
-        "ess": scores["ess"].mean(),
-        "ess_median": np.median(scores["ess"]),
-        "pareto_k": np.median(shapes),
-        "pareto_k_unreliable_share": unreliable.mean(),
-        **errors,
-        "pixel_standard_deviation": np.sqrt(np.square(scores["pixel_standard_deviation"]).mean()),
-    }
-    return Score(**{key: float(value) if np.isfinite(value) else None for key, value in values.items()})
-
-
-def _gains(scores: Scores, counts: tuple[int, ...]) -> tuple[InputGain, ...]:
-    gains = []
-    for metric in ("nll_nats", "mse_min"):
-        values: NDArray[np.float64] = scores[metric]
-        if np.isnan(values).any():
-            continue
-        for column, (before, after) in enumerate(pairwise(counts)):
-            gain = paired_gain(values[:, column], values[:, column + 1])
-            error = gain.standard_error if np.isfinite(gain.standard_error) else None
-            gains.append(
-                InputGain(
-                    before=before,
-                    after=after,
-                    metric=metric,
-                    mean=gain.mean,
-                    standard_error=error,
-                    share_improved=gain.share_improved,
-                )
-            )
-    return tuple(gains)
-
-
-def _warnings(scores: dict[str, Score], floor: float | None) -> tuple[str, ...]:
-    warnings = []
-    for k, score in scores.items():
-        if floor is not None and score.nll_nats is not None and score.nll_nats < floor:
-            warnings.append(
-                f"the mean NLL for {k} inputs, {score.nll_nats:.2f} nats, lies below the entropy of the grey values, "
-                f"{floor:.2f} nats, which no Bernoulli likelihood can pass: the model or its likelihood has a bug"
-            )
-    return tuple(warnings)
+def _provenance_warnings(training: dict[str, Any] | None, data: FusionDataset) -> tuple[str, ...]:
+    digest = (training or {}).get("dataset_digest")
+    if digest in (None, data.digest):
+        return ()
+    return (
+        f"the model was trained on other data (digest {digest[:12]}…) than it was scored on ({data.digest[:12]}…): "
+        "its training images may be among those scored",
+    )
 
 
 def _is_bernoulli(model: Any) -> bool:
-    return isinstance(model, LikelihoodModel) and _config(model).get("likelihood", "bernoulli") == "bernoulli"
+    return has_likelihood(model) and model_config(model).get("likelihood", "bernoulli") == "bernoulli"
 
 
-def _config(model: Any) -> dict[str, Any]:
+def model_config(model: Any) -> dict[str, Any]:
+    """Return the configuration that a model states, as JSON has it; empty if it states none."""
     config = getattr(model, "config", None)
     return dict(json.loads(json.dumps(config.to_dict()))) if config is not None and hasattr(config, "to_dict") else {}
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fusionvae_bench.evaluate import images_from_batch
 from fusionvae_bench.metrics import DrawStream
 from fusionvae_bench.protocol import SamplingModel, draw
+from fusionvae_bench.scoring import images_from_batch
 
 if TYPE_CHECKING:
     from fusion_datasets import FusionDataset
@@ -88,11 +88,12 @@ def make_gallery(
     generator = torch.Generator(where).manual_seed(seed)
     fused = []
     for row in _rows_of_different_classes(data, num_rows):
-        target, inputs = images_from_batch(data.read(row, row + 1), where)
+        target, inputs, masks = images_from_batch(data.read(row, row + 1), where)
         fusions = []
         for k in num_inputs:
             stream = DrawStream(target)
-            samples = draw(model, inputs[:, :k], num_samples=num_samples, generator=generator)
+            shown = None if masks is None else masks[:, :k]
+            samples = draw(model, inputs[:, :k], num_samples=num_samples, generator=generator, masks=shown)
             stream.update(samples)
             errors = stream.errors()
             fusions.append(
@@ -108,7 +109,8 @@ def make_gallery(
             )
         fused.append(tuple(fusions))
     empty = inputs[:, :0]
-    prior = draw(model, empty, num_samples=num_unconditional, generator=generator)[0]
+    nothing = None if masks is None else masks[:, :0]
+    prior = draw(model, empty, num_samples=num_unconditional, generator=generator, masks=nothing)[0]
     return Gallery(tuple(fused), np.stack([_picture(image) for image in prior]), num_samples)
 
 

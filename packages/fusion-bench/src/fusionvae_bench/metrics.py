@@ -107,6 +107,26 @@ class DrawStream:
         )
 
 
+def calibration_sums(errors: DrawErrors, target: Tensor, num_bins: int) -> NDArray[np.float64]:
+    """Sort the pixels by predicted standard deviation, and sum up what was predicted and what happened.
+
+    Args:
+        errors: of the draws.
+        target: [b, c, h, w] in [0, 1].
+        num_bins: equally wide, from 0 to ½.
+
+    Returns:
+        [b, bins, 3]: number of pixels, sum of the predicted variances, sum of the squared errors of the mean.
+    """
+    spread = errors.standard_deviation.flatten(1)
+    bins = (spread * 2 * num_bins).long().clamp(max=num_bins - 1)
+    values = (torch.ones_like(spread), spread.square(), (errors.mean - target).square().flatten(1))
+    sums = [torch.zeros(len(spread), num_bins, dtype=torch.float64, device=spread.device) for _ in values]
+    return (
+        torch.stack([s.scatter_add_(1, bins, v.double()) for s, v in zip(sums, values, strict=True)], -1).cpu().numpy()
+    )
+
+
 @dataclass(frozen=True)
 class Gain:
     """What a change brings, image by image.

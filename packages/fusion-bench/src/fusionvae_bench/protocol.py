@@ -45,6 +45,9 @@ class SamplingModel(Protocol):
     def sample(self, inputs: Tensor, *, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Return means of p(y|x,z) for draws z ~ p(z|x), [b, S, c, h, w] in [0, 1].
 
+        A method that also takes ``masks`` is told where the inputs show the target, bool [b, k, h, w]. A model
+        whose attribute ``deterministic`` is true is asked for one draw, all others being the same.
+
         Args:
             inputs: [b, k, c, h, w] in [0, 1], k ≥ 0.
             num_samples: S.
@@ -60,6 +63,16 @@ class FoldableModel(Protocol):
     def folded(self) -> Any:
         """Return an equal model that offers the same methods."""
         ...
+
+
+def has_likelihood(model: Any) -> bool:
+    """Tell whether a model's likelihood can be estimated; one may deny it by ``has_likelihood = False``."""
+    return isinstance(model, LikelihoodModel) and bool(getattr(model, "has_likelihood", True))
+
+
+def is_deterministic(model: Any) -> bool:
+    """Tell whether a model states that all its draws are the same."""
+    return bool(getattr(model, "deterministic", False))
 
 
 def offers(method: Callable[..., Any], keyword: str) -> bool:
@@ -118,7 +131,14 @@ def weigh(
     return log_weights
 
 
-def draw(model: SamplingModel, inputs: Tensor, *, num_samples: int, generator: torch.Generator) -> Tensor:
+def draw(
+    model: SamplingModel,
+    inputs: Tensor,
+    *,
+    num_samples: int,
+    generator: torch.Generator,
+    masks: Tensor | None = None,
+) -> Tensor:
     """Draw fused images.
 
     Args:
@@ -126,15 +146,23 @@ def draw(model: SamplingModel, inputs: Tensor, *, num_samples: int, generator: t
         inputs: [b, k, c, h, w] in [0, 1], k ≥ 0.
         num_samples: S.
         generator: source of all randomness, on the device of the images.
+        masks: where the inputs show the target, bool [b, k, h, w]; None where that is not known.
 
     Returns:
         [b, S, c, h, w] in [0, 1].
 
     Raises:
-        ModelError: if shape or range are not kept.
+        ModelError: if shape or range are not kept, or the model needs masks and there are none.
     """
     method: Callable[..., Tensor] = model.sample
-    if inputs.shape[1] == 0 and offers(method, "batch_size"):
+    if "masks" in inspect.signature(method).parameters:  # named: what passes any keyword on need not want them
+        if masks is None:
+            raise ModelError(
+                f"{type(model).__name__} needs masks, and there are none for {inputs.shape[1]} inputs; "
+                "score it for the numbers of inputs that the data set stores"
+            )
+        samples = method(inputs, num_samples=num_samples, generator=generator, masks=masks)
+    elif inputs.shape[1] == 0 and offers(method, "batch_size"):
         samples = method(batch_size=len(inputs), num_samples=num_samples, generator=generator)
     else:
         samples = method(inputs, num_samples=num_samples, generator=generator)
@@ -146,8 +174,10 @@ def draw(model: SamplingModel, inputs: Tensor, *, num_samples: int, generator: t
         )
     lowest, highest = (float(v) for v in torch.aminmax(samples))
     if not (lowest >= 0 and highest <= 1):  # NaN fails both
+        image, sample = ((samples < 0) | (samples > 1) | samples.isnan()).flatten(2).any(2).nonzero()[0].tolist()
         raise ModelError(
-            f"sample returned values from {lowest:.4g} to {highest:.4g}, expected means of p(y|x,z) in [0, 1]; "
-            "apply the likelihood's mean before returning"
+            f"sample returned values from {lowest:.4g} to {highest:.4g}, first in image {image}, sample {sample}, "
+            "expected means of p(y|x,z) in [0, 1]; apply the likelihood's mean before returning, and see that the "
+            "weights are finite"
         )
     return samples

@@ -5,23 +5,18 @@ A number that could not be had is ``null``; every other one is finite. See the R
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import math
 import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from fusionvae_bench.atomic import write_atomically
 from fusionvae_bench.errors import ResultError
-from fusionvae_bench.tiles import SCORE, Scores
-
-if TYPE_CHECKING:
-    from fusion_datasets import FusionBatch
+from fusionvae_bench.tiles import Scores
 
 FORMAT = "fusionvae-bench result"
 FORMAT_VERSION = 1
@@ -50,6 +45,8 @@ class Score:
         mse_mean: error of the mean of the draws.
         mse_mean_standard_error: over images.
         pixel_standard_deviation: spread of the draws, root of its mean square over pixels and images.
+        mse_visible: error of the mean of the draws over the pixels that some input shows.
+        mse_hidden: the same over the pixels that none shows.
     """
 
     nll_nats: float | None = None
@@ -68,6 +65,23 @@ class Score:
     mse_mean: float | None = None
     mse_mean_standard_error: float | None = None
     pixel_standard_deviation: float | None = None
+    mse_visible: float | None = None
+    mse_hidden: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationBin:
+    """Pixels of about the same predicted uncertainty, and how wrong they were.
+
+    Attributes:
+        pixels: how many.
+        predicted: root of their mean predicted variance.
+        actual: root of the mean squared error of the mean of the draws.
+    """
+
+    pixels: int
+    predicted: float
+    actual: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +137,7 @@ class Result:
         versions: of the packages.
         git_commit: of the code, if known.
         fingerprint: identity of weights, data and settings, the number of images apart.
+        calibration: by number of inputs, ascending in the predicted uncertainty.
         per_image: scores of each image, [images, numbers of inputs] of `tiles.SCORE`; not part of the file.
     """
 
@@ -153,6 +168,7 @@ class Result:
     versions: dict[str, Any]
     git_commit: str | None
     fingerprint: str
+    calibration: dict[str, tuple[CalibrationBin, ...]] = field(default_factory=dict)
     per_image: Scores | None = field(default=None, compare=False, repr=False)
 
     def score(self, num_inputs: int | str) -> Score | None:
@@ -172,27 +188,6 @@ def write_result(result: Result, path: Path | str) -> None:
     """Write a result file; it appears whole or not at all."""
     text = json.dumps(result.to_dict(), indent=1, allow_nan=False, ensure_ascii=False)
     write_atomically(Path(path), (text + "\n").encode())
-
-
-def write_per_image(result: Result, rows: FusionBatch, path: Path | str) -> None:
-    """Write the scores of each image and number of inputs as CSV; what could not be had stays empty.
-
-    Args:
-        result: fresh from `evaluate`.
-        rows: the images scored, for their positions and labels in the source.
-        path: of the CSV file.
-    """
-    assert result.per_image is not None
-    assert SCORE.names is not None
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["row", "index", "label", "num_inputs", *SCORE.names])
-    for row, image in enumerate(result.per_image):
-        label = "" if rows.label is None else rows.label[row]
-        for k, score in zip(result.num_inputs, image, strict=True):
-            values = ["" if math.isnan(value) else repr(float(value)) for value in score]
-            table.writerow([row, rows.index[row], label, k, *values])
-    write_atomically(Path(path), text.getvalue().encode())
 
 
 def read_result(path: Path | str) -> Result:
@@ -275,7 +270,7 @@ def _build(record: type[Record], document: Any, where: str) -> Record:
     for entry in dataclasses.fields(record):  # type: ignore[arg-type]
         if entry.name in document:
             values[entry.name] = _convert(document[entry.name], hints[entry.name], f"{where}'s {entry.name}")
-        elif entry.default is dataclasses.MISSING:
+        elif entry.default is entry.default_factory is dataclasses.MISSING:
             raise TypeError(f"{where} lacks {entry.name!r}")
     return record(**values)
 

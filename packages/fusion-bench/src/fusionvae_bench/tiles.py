@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from fusionvae_bench.atomic import write_atomically
 from fusionvae_bench.errors import ResultError
 
 TILE_ROWS = 20
+_POLL_SECONDS = 0.2
 
 POSTERIOR, PRIOR = 0, 1
 """What randomness is for; part of the seed of a stream."""
@@ -37,6 +39,8 @@ SCORE = np.dtype(
             "mse_one",
             "mse_mean",
             "pixel_standard_deviation",
+            "mse_visible",
+            "mse_hidden",
         )
     ]
 )
@@ -44,6 +48,46 @@ SCORE = np.dtype(
 
 Scores = NDArray[np.void]
 """Array [rows, numbers of inputs] of `SCORE`."""
+
+CALIBRATION_BINS = 20
+"""Bins of the predicted standard deviation, equally wide from 0 to ½, the most that values in [0, 1] can have."""
+
+
+@dataclass(frozen=True)
+class TileScores:
+    """What is known of a tile's rows.
+
+    Attributes:
+        scores: [rows, numbers of inputs].
+        calibration: [rows, numbers of inputs, `CALIBRATION_BINS`, 3]: of the pixels whose predicted standard deviation
+            falls into the bin, their number, the sum of the predicted variances, the sum of the squared errors.
+        seconds: spent on it.
+    """
+
+    scores: Scores
+    calibration: NDArray[np.float64]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Share:
+    """The tiles of one process among several: every ``count``-th one, so that nothing needs to be negotiated.
+
+    Attributes:
+        rank: of the process, from 0; the process of rank 0 puts the tiles together.
+        count: how many processes there are.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    def owns(self, tile: Tile) -> bool:
+        """Tell whether the tile is this process's."""
+        return tile.number % self.count == self.rank
+
+
+ALONE = Share()
+"""The share of a process that has no others beside it: every tile."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +119,27 @@ def tiles(num_images: int, num_rows: int) -> Iterator[Tile]:
 
 
 class TileStore:
-    """The finished tiles of an unfinished evaluation: a folder beside the result file.
+    """The finished tiles of an unfinished evaluation: a folder beside the result file, or memory.
+
+    Several processes may fill one folder. The process of rank 0 sets it up, the others wait for that.
 
     Args:
-        folder: where the tiles lie.
+        folder: where the tiles lie; None keeps them in memory.
         fingerprint: identity of weights, data and settings; tiles of another one are refused.
+        rank: of this process.
+
+    Raises:
+        ResultError: if the folder holds tiles of something else.
     """
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
-        self.folder, self.fingerprint = folder, fingerprint
+    def __init__(self, folder: Path | None, fingerprint: str, *, rank: int = 0) -> None:
+        self.folder = folder
+        self._memory: dict[int, TileScores] = {}
+        if folder is None:
+            return
         identity = folder / "fingerprint"
+        while rank and not identity.is_file():
+            time.sleep(_POLL_SECONDS)
         if identity.is_file() and identity.read_text(encoding="utf-8") != fingerprint:
             raise ResultError(
                 f"{folder} holds an unfinished evaluation of other weights, data or settings; "
@@ -94,26 +149,40 @@ class TileStore:
             self.discard()  # tiles without an identity cannot be trusted
             write_atomically(identity, fingerprint.encode())
 
-    def read(self, tile: Tile) -> tuple[Scores, float] | None:
-        """Return scores and seconds of a finished tile, or None."""
-        path = self._path(tile)
-        if not path.is_file():
-            return None
+    def __contains__(self, tile: Tile) -> bool:
+        return tile.number in self._memory if self.folder is None else self._path(self.folder, tile).is_file()
+
+    def read(self, tile: Tile) -> TileScores:
+        """Return a tile, once whoever scores it has finished.
+
+        Raises:
+            ResultError: if its file is damaged.
+        """
+        if self.folder is None:
+            return self._memory[tile.number]
+        while tile not in self:
+            time.sleep(_POLL_SECONDS)
+        path = self._path(self.folder, tile)
         try:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-                return stored["scores"], float(stored["seconds"])
+                return TileScores(stored["scores"], stored["calibration"], float(stored["seconds"]))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ResultError(f"{path} cannot be read ({error}); delete it to score its rows again") from error
 
-    def write(self, tile: Tile, scores: Scores, seconds: float) -> None:
+    def write(self, tile: Tile, finished: TileScores) -> None:
         """Keep a finished tile."""
+        if self.folder is None:
+            self._memory[tile.number] = finished
+            return
         buffer = io.BytesIO()
-        np.savez(buffer, scores=scores, seconds=np.float64(seconds))
-        write_atomically(self._path(tile), buffer.getvalue())
+        np.savez(buffer, scores=finished.scores, calibration=finished.calibration, seconds=np.float64(finished.seconds))
+        write_atomically(self._path(self.folder, tile), buffer.getvalue())
 
     def discard(self) -> None:
         """Remove the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _path(self, tile: Tile) -> Path:
-        return self.folder / f"tile-{tile.number:06d}.npz"
+    @staticmethod
+    def _path(folder: Path, tile: Tile) -> Path:
+        return folder / f"tile-{tile.number:06d}.npz"

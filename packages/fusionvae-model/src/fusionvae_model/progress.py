@@ -17,30 +17,35 @@ class Progress:
         total: How many units there are.
         unit: What is counted, in the plural.
         done: How many an earlier call had finished; they do not enter the rate.
+        quiet: Say nothing.
     """
 
-    def __init__(self, title: str, total: int, *, unit: str, done: int = 0) -> None:
+    def __init__(self, title: str, total: int, *, unit: str, done: int = 0, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._title, self._total, self._unit = title, total, unit
         self._done = self._earlier = done
         self._began = self._spoke = time.monotonic()
         self._bar = (
             tqdm(desc=title, total=total, initial=done, unit=f" {unit}", dynamic_ncols=True, leave=False)
-            if sys.stderr.isatty()
+            if sys.stderr.isatty() and not quiet
             else None
         )
 
-    def advance(self, remark: str = "") -> None:
-        """Count one more unit.
+    def advance(self, remark: str = "", *, units: int = 1) -> None:
+        """Count units finished now.
 
         Args:
             remark: How things stand, kept until the next one.
+            units: How many.
         """
-        self._done += 1
+        self._done += units
         if self._bar is not None:
             if remark:
                 self._bar.set_postfix_str(remark, refresh=False)
-            self._bar.update()
-        elif (now := time.monotonic()) - self._spoke >= SECONDS_BETWEEN_LINES or self._done == self._total:
+            self._bar.update(units)
+        elif not self._quiet and (
+            (now := time.monotonic()) - self._spoke >= SECONDS_BETWEEN_LINES or self._done >= self._total
+        ):
             rate = (self._done - self._earlier) / max(now - self._began, 1e-9)
             left = tqdm.format_interval((self._total - self._done) / rate)
             said = f"{self._title}: {self._done}/{self._total} {self._unit}, {rate:.3g}/s, {left} left"

@@ -1,0 +1,106 @@
+"""From every image's scores to the numbers of a result."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusionvae_bench.importance import RELIABLE_PARETO_K
+from fusionvae_bench.metrics import bits_per_dim, mean_and_standard_error, paired_gain
+from fusionvae_bench.results import CalibrationBin, InputGain, Score
+from fusionvae_bench.tiles import Scores
+
+
+def summarise(scores: Scores, num_dims: int) -> Score:
+    """Average over images; [n, m] scores of m numbers of inputs are first averaged image by image."""
+    nats, nats_error = mean_and_standard_error(scores["nll_nats"].mean(1))
+    # The latents are shared by all numbers of inputs: their errors count as fully correlated.
+    sampling = np.sqrt(np.square(scores["nll_sampling_error"]).mean(1).mean() / scores.shape[0])
+    errors = {}
+    for name in ("mse_min", "mse_one", "mse_mean"):
+        errors[name], errors[f"{name}_standard_error"] = mean_and_standard_error(scores[name].mean(1))
+    shapes = scores["pareto_k"]
+    unreliable = np.where(np.isnan(shapes), np.nan, shapes > RELIABLE_PARETO_K)
+    values = {
+        "nll_nats": nats,
+        "nll_bits_per_dim": bits_per_dim(nats, num_dims),
+        "nll_standard_error": nats_error,
+        "nll_sampling_error": sampling,
+        "nll_bias_nats": np.square(scores["nll_sampling_error"]).mean() / 2,
+        "ess": scores["ess"].mean(),
+        "ess_median": np.median(scores["ess"]),
+        "pareto_k": np.median(shapes),
+        "pareto_k_unreliable_share": unreliable.mean(),
+        **errors,
+        "pixel_standard_deviation": np.sqrt(np.square(scores["pixel_standard_deviation"]).mean()),
+        "mse_visible": _mean_of_known(scores["mse_visible"]),
+        "mse_hidden": _mean_of_known(scores["mse_hidden"]),
+    }
+    return Score(**{key: float(value) if np.isfinite(value) else None for key, value in values.items()})
+
+
+def input_gains(scores: Scores, counts: tuple[int, ...]) -> tuple[InputGain, ...]:
+    """Compare neighbouring numbers of inputs, image by image.
+
+    Args:
+        scores: [n, numbers of inputs].
+        counts: the numbers of inputs, ascending.
+    """
+    gains = []
+    for metric in ("nll_nats", "mse_min"):
+        values: NDArray[np.float64] = scores[metric]
+        if np.isnan(values).any():
+            continue
+        for column, (before, after) in enumerate(pairwise(counts)):
+            gain = paired_gain(values[:, column], values[:, column + 1])
+            error = gain.standard_error if np.isfinite(gain.standard_error) else None
+            gains.append(
+                InputGain(
+                    before=before,
+                    after=after,
+                    metric=metric,
+                    mean=gain.mean,
+                    standard_error=error,
+                    share_improved=gain.share_improved,
+                )
+            )
+    return tuple(gains)
+
+
+def calibration_bins(sums: NDArray[np.float64]) -> tuple[CalibrationBin, ...]:
+    """Turn sums over pixels into the points of a calibration curve; empty bins are left out.
+
+    Args:
+        sums: [bins, 3]: number of pixels, sum of the predicted variances, sum of the squared errors.
+    """
+    return tuple(
+        CalibrationBin(
+            pixels=int(count),
+            predicted=float(np.sqrt(variance / count)),
+            actual=float(np.sqrt(square / count)),
+        )
+        for count, variance, square in sums
+        if count
+    )
+
+
+def floor_warnings(scores: dict[str, Score], floor: float | None) -> tuple[str, ...]:
+    """Name each score that lies where no Bernoulli likelihood can reach."""
+    warnings = []
+    for k, score in scores.items():
+        if floor is not None and score.nll_nats is not None and score.nll_nats < floor:
+            warnings.append(
+                f"the mean NLL for {k} inputs, {score.nll_nats:.2f} nats, lies below the entropy of the grey values, "
+                f"{floor:.2f} nats, which no Bernoulli likelihood can pass: the model or its likelihood has a bug"
+            )
+    return tuple(warnings)
+
+
+def _mean_of_known(values: NDArray[np.float64]) -> float:
+    """Average [n, m] over the images that have a value, then over the m columns; NaN where a column has none."""
+    known = ~np.isnan(values)
+    if not known.any(0).all():
+        return float("nan")
+    return float((np.where(known, values, 0).sum(0) / known.sum(0)).mean())

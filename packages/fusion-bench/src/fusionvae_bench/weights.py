@@ -1,0 +1,67 @@
+"""The model that a user names: a folder, a published name, a trivial baseline, or what a factory returns."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fusionvae_bench.errors import ModelError
+from fusionvae_bench.trivial import PREFIX, build_trivial
+from fusionvae_model import FusionVAE
+from fusionvae_model.checkpoint import model_folder
+
+if TYPE_CHECKING:
+    from fusion_datasets import FusionDataset
+
+
+def load_model(weights: str, data: FusionDataset | None, device: torch.device) -> Any:
+    """Load what ``--weights`` names.
+
+    Args:
+        weights: folder, published name, ``trivial:NAME``, or ``module:factory``.
+        data: the split to be scored; the trivial baselines read the training images beside it, others do without.
+        device: where the model shall live.
+
+    Raises:
+        ModelError: if a factory cannot be found.
+        FusionVAEError: if there is no such model.
+    """
+    if weights.startswith(PREFIX):
+        if data is None:
+            raise ModelError(f"{weights} is made of training images; expected the data set beside it")
+        return build_trivial(weights, data)
+    if Path(weights).exists() or ":" not in weights:
+        return FusionVAE.from_pretrained(weights, device=device)
+    module, _, factory = weights.partition(":")
+    try:
+        model = getattr(importlib.import_module(module), factory)()
+    except (ImportError, AttributeError) as error:
+        raise ModelError(
+            f"{weights} cannot be loaded ({error}); expected a folder, or MODULE:FACTORY with an importable module"
+        ) from error
+    return model.to(device).eval() if isinstance(model, torch.nn.Module) else model
+
+
+def model_name(weights: str) -> str:
+    """Return the name under which a result shows the model."""
+    return Path(weights).resolve().name if Path(weights).exists() else weights
+
+
+def training_summary(weights: str) -> dict[str, Any] | None:
+    """Return what a model's folder remembers of its training, if it does.
+
+    Raises:
+        ModelError: if it is damaged.
+    """
+    path = model_folder(weights) / "training.json"
+    if not path.is_file():
+        return None
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON ({error}); copy it again, or remove it to go without") from error
+    return {key: value for key, value in summary.items() if key != "history"}
