@@ -1,5 +1,6 @@
 """Models small enough for laws that need many passes, and a training that takes moments."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -111,13 +112,20 @@ def run_copy(finished_run, tmp_path):
     return shutil.copytree(finished_run, tmp_path / "copy")
 
 
-@pytest.fixture
-def python(tmp_path):
+@pytest.fixture(scope="session")
+def quick_settings():
+    """Name, model and training of the quick preset as words for another process."""
+    return PRESET_NAME, json.dumps(QUICK.model.to_dict()), json.dumps(QUICK.train.to_dict())
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory):
     """`python(script, *arguments)`: run it in a process of its own, on one thread."""
+    folder = tmp_path_factory.mktemp("process")
 
     def run(script, *arguments):
         command = [sys.executable, "-c", script, *map(str, arguments)]
         variables = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=300)
+        return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=300)
 
     return run

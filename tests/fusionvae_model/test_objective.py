@@ -32,7 +32,7 @@ def test_gamma_has_the_published_values(groups, expected):
 def test_balancing_weights_have_mean_one_favour_large_kl_and_carry_no_gradient():
     kl = torch.tensor([[1.0, 4.0, 2.0], [3.0, 4.0, 0.0]], requires_grad=True)
     gamma = torch.tensor([1.0, 1.0, 1.6])
-    weights = balancing_weights(kl, gamma)
+    weights = balancing_weights(kl.mean(dim=0), gamma)
     raw = torch.tensor([2.01, 4.01, 1.01 / 1.6])
     torch.testing.assert_close(weights, raw / raw.mean())
     assert weights.mean().item() == pytest.approx(1)
@@ -43,9 +43,18 @@ def test_negative_elbo_is_plain_after_warm_up_and_balanced_during_it():
     log_likelihood, kl = torch.tensor([-3.0, -5.0]), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     bound, gamma = Bound(log_likelihood, kl), torch.tensor([1.0, 1.6])
     assert negative_elbo(bound, gamma, beta=1.0).item() == pytest.approx(-bound.nats.mean().item())
-    alpha = balancing_weights(kl, gamma)
+    alpha = balancing_weights(kl.mean(dim=0), gamma)
     expected = 4.0 + 0.5 * (alpha[0] * 2 + alpha[1] * 3).item()
     assert negative_elbo(bound, gamma, beta=0.5).item() == pytest.approx(expected)
+
+
+def test_parts_of_a_batch_are_balanced_by_the_whole():
+    noise = torch.Generator().manual_seed(0)
+    whole = Bound(torch.randn(6, generator=noise), torch.rand(6, 2, generator=noise))
+    parts = [Bound(whole.log_likelihood[rows], whole.kl[rows]) for rows in (slice(0, 3), slice(3, 6))]
+    gamma, mean_kl = torch.tensor([1.0, 1.6]), whole.kl.mean(dim=0)
+    sum_of_parts = sum(negative_elbo(part, gamma, beta=0.5, mean_kl=mean_kl) for part in parts) / 2
+    torch.testing.assert_close(sum_of_parts, negative_elbo(whole, gamma, beta=0.5))
 
 
 def test_spectral_regulariser_is_the_sum_of_largest_singular_values(tiny_model):

@@ -4,14 +4,16 @@ import copy
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fusionvae_model.data import Batch, seeded_generator
 from fusionvae_model.fusionvae import FusionVAE
+from fusionvae_model.noise import BatchNoise
+from fusionvae_model.processes import ALONE, Processes
 
 
 @torch.no_grad()
-def train_eval_gap(model: FusionVAE, batches: Iterable[Batch], *, seed: int) -> float:
+def train_eval_gap(model: FusionVAE, batches: Iterable[Batch], *, seed: int, processes: Processes = ALONE) -> float:
     """Return by how many nats the bound (Eq. 8) is better in train mode than in eval mode, on the same images.
 
     The noise is the same as well, and the model itself is left as it is.
@@ -20,20 +22,22 @@ def train_eval_gap(model: FusionVAE, batches: Iterable[Batch], *, seed: int) -> 
         model: Any state of training.
         batches: At least one; each weighs the same.
         seed: Of the latents.
+        processes: Among whom each batch is shared.
     """
     in_train_mode, in_eval_mode = copy.deepcopy(model).train(), copy.deepcopy(model).eval()
     gaps = []
     for index, batch in enumerate(batches):
         with_batch, with_memory = (
-            copy_.elbo(batch.target, batch.inputs, generator=_noise(batch, seed, index)).mean()
-            for copy_ in (in_train_mode, in_eval_mode)
+            _bound(copy_, batch, seed, index, processes).mean() for copy_ in (in_train_mode, in_eval_mode)
         )
         gaps.append(with_batch - with_memory)
-    return float(torch.stack(gaps).mean())
+    return float(processes.mean(torch.stack(gaps).mean()))
 
 
 @torch.no_grad()
-def reestimate_batch_norm(model: FusionVAE, batches: Iterable[Batch], *, seed: int) -> None:
+def reestimate_batch_norm(
+    model: FusionVAE, batches: Iterable[Batch], *, seed: int, processes: Processes = ALONE
+) -> None:
     """Replace the running statistics by plain means over the batches.
 
     The running means of training remember the last few batches alone, whose numbers of inputs were drawn at random.
@@ -42,6 +46,7 @@ def reestimate_batch_norm(model: FusionVAE, batches: Iterable[Batch], *, seed: i
         model: Its mode and momenta stay as they are.
         batches: At least one; equal shares of every number of inputs.
         seed: Of the latents.
+        processes: Among whom each batch is shared.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -52,12 +57,16 @@ def reestimate_batch_norm(model: FusionVAE, batches: Iterable[Batch], *, seed: i
             norm.reset_running_stats()
             norm.momentum = None  # a cumulative mean
         for index, batch in enumerate(batches):
-            model(batch.target, batch.inputs, generator=_noise(batch, seed, index))
+            _bound(model, batch, seed, index, processes)
     finally:
         model.train(was_training)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
 
 
-def _noise(batch: Batch, seed: int, index: int) -> torch.Generator:
-    return seeded_generator("batch statistics", seed, index, device=batch.target.device)
+def _bound(model: FusionVAE, batch: Batch, seed: int, index: int, processes: Processes) -> Tensor:
+    """Return the bound of this process's rows in nats, ``[rows]``."""
+    generator = seeded_generator("batch statistics", seed, index, device=batch.target.device)
+    (rows,) = processes.shares(len(batch.target))
+    noise = BatchNoise(generator, batch_size=len(batch.target), rows=rows)
+    return model(batch.target[rows], batch.inputs[rows], generator=noise).nats

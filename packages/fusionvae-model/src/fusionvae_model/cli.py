@@ -55,7 +55,10 @@ def main() -> None:
 @click.option("--batch-size", type=click.IntRange(min=1), help="Targets per step instead of the preset's.")
 @click.option("--device", type=DEVICE, default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["32", "bf16"]), default="32", show_default=True)
-@click.option("--seed", type=SEED, default=0, show_default=True)
+@click.option("--accumulate", type=click.IntRange(min=1), default=1, show_default=True, help="Passes per step.")
+@click.option("--ema", type=click.FloatRange(0, 1, max_open=True), help="Decay of a moving average of the weights.")
+@click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Replace a setting of the preset.")
+@click.option("--seed", type=SEED, help="Of weights, order, inputs and noise; 0 unless given.")
 @click.option("--resume", is_flag=True, help="Continue the run in --output (or begin it).")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, write nothing.")
 def train(
@@ -68,7 +71,10 @@ def train(
     batch_size: int | None,
     device: str,
     precision: str,
-    seed: int,
+    accumulate: int,
+    ema: float | None,
+    overrides: tuple[str, ...],
+    seed: int | None,
     resume: bool,
     dry_run: bool,
 ) -> None:
@@ -89,6 +95,8 @@ def train(
         "device": device,
         "precision": precision,
         "resume": resume,
+        "accumulate": accumulate,
+        "overrides": (*overrides, *([] if ema is None else [f"ema={ema}"])),
     }
     if dry_run:
         trainer = training.prepare(data, output, **settings)

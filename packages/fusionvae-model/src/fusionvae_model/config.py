@@ -145,6 +145,8 @@ class TrainConfig(_Config):
         weight_decay: L2 added to every gradient.
         adamax_eps: AdaMax's ε.
         max_inputs: The number of inputs ``k`` of a batch is uniform on ``0…max_inputs``.
+        ema: Share of the past that the moving average of the weights, which then is the finished model, keeps per
+            step; 0 for none.
         seed: Of weights, order, inputs and noise.
     """
 
@@ -159,6 +161,7 @@ class TrainConfig(_Config):
     weight_decay: float = 3e-4
     adamax_eps: float = 1e-3
     max_inputs: int = 3
+    ema: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -168,6 +171,8 @@ class TrainConfig(_Config):
                 raise FusionVAEError(f"{name} is {getattr(self, name)}; expected at least 1")
         if self.max_inputs < 0:
             raise FusionVAEError(f"max_inputs is {self.max_inputs}; expected 0 or more")
+        if not 0 <= self.ema < 1:
+            raise FusionVAEError(f"ema is {self.ema}; expected 0 for none, or a share below 1 such as 0.999")
 
 
 @dataclass(frozen=True)

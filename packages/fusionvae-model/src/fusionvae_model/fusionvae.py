@@ -24,6 +24,7 @@ from fusionvae_model.hierarchy import (
     fixed_latents,
     log_density_ratio,
 )
+from fusionvae_model.noise import NoiseSource
 
 PIXELS_PER_PASS = 512 * 32 * 32
 """How many pixels one pass without gradients decodes at once; bounds the memory of any ``num_samples``."""
@@ -135,7 +136,7 @@ class FusionVAE(nn.Module):
         """Trained numbers in the model."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def forward(self, target: Tensor, inputs: Tensor, *, generator: torch.Generator | None = None) -> Bound:
+    def forward(self, target: Tensor, inputs: Tensor, *, generator: NoiseSource | None = None) -> Bound:
         """Return both sides of the bound for one ``z ~ q(z | y)``; differentiable.
 
         Args:
@@ -157,7 +158,7 @@ class FusionVAE(nn.Module):
         ]
         return Bound(log_likelihood, torch.stack(kl, dim=1))
 
-    def elbo(self, target: Tensor, inputs: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    def elbo(self, target: Tensor, inputs: Tensor, *, generator: NoiseSource | None = None) -> Tensor:
         """Return the evidence lower bound of ``log p(y | x)``, Eq. (8) with ``β = α_l = 1``, over all pixels.
 
         Args:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from fusionvae_model.config import ModelConfig
 from fusionvae_model.distributions import LIKELIHOODS, Likelihood, bounded_normal
 from fusionvae_model.layers import DecoderCell, DownCell, EncoderCell, UpCell, WeightNormConv2d
+from fusionvae_model.noise import NoiseSource, standard_normal
 
 DECODER_EXPANSION = 6
 POSTPROCESSING_EXPANSION = 3
@@ -180,7 +181,7 @@ class TopDownWalk(nn.Module):
         return Walk(state, steps)
 
 
-def draw_from_posterior(generator: torch.Generator | None = None) -> Draw:
+def draw_from_posterior(generator: NoiseSource | None = None) -> Draw:
     """Draw ``z_l ~ q_l``, differentiably."""
 
     def draw(_: int, prior: Normal, posterior: Normal | None) -> Tensor:
@@ -190,7 +191,7 @@ def draw_from_posterior(generator: torch.Generator | None = None) -> Draw:
     return draw
 
 
-def draw_from_prior(generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Draw:
+def draw_from_prior(generator: NoiseSource | None = None, *, temperature: float = 1.0) -> Draw:
     """Draw ``z_l ~ p_l`` with its scale multiplied by the temperature."""
 
     def draw(_: int, prior: Normal, posterior: Normal | None) -> Tensor:
@@ -208,10 +209,9 @@ def fixed_latents(latents: Sequence[Tensor]) -> Draw:
     return draw
 
 
-def _draw_normal(distribution: Normal, temperature: float, generator: torch.Generator | None) -> Tensor:
+def _draw_normal(distribution: Normal, temperature: float, generator: NoiseSource | None) -> Tensor:
     mean = distribution.loc
-    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-    return torch.addcmul(mean, distribution.scale, noise, value=temperature)
+    return torch.addcmul(mean, distribution.scale, standard_normal(mean, generator), value=temperature)
 
 
 class ImageHead(nn.Module):

@@ -25,21 +25,29 @@ def group_gamma(groups_per_scale: Sequence[int]) -> list[float]:
     return [value / min(gamma) for value in gamma]
 
 
-def balancing_weights(kl: Tensor, gamma: Tensor) -> Tensor:
+def balancing_weights(mean_kl: Tensor, gamma: Tensor) -> Tensor:
     """Return ``α_l ∝ (mean |KL_l| + 0.01) / γ_l`` with mean 1 over the groups, a constant to the gradient (Eq. 8).
 
     Args:
-        kl: KL of each image and group in nats, ``[b, L]``.
+        mean_kl: KL of each group in nats, averaged over the batch, ``[L]``.
         gamma: ``γ_l``, ``[L]``.
     """
-    weights = (kl.detach().abs().mean(dim=0) + 0.01) / gamma
+    weights = (mean_kl.detach().abs() + 0.01) / gamma
     return weights / weights.mean()
 
 
-def negative_elbo(bound: Bound, gamma: Tensor, *, beta: float) -> Tensor:
-    """Return ``mean_b(−log p(y|z) + β Σ_l α_l KL_l)`` in nats; ``α_l = 1`` once ``β`` has reached 1 (Eq. 8)."""
-    alpha = balancing_weights(bound.kl, gamma) if beta < 1 else torch.ones_like(gamma)
-    return beta * (bound.kl.mean(dim=0) * alpha).sum() - bound.log_likelihood.mean()
+def negative_elbo(bound: Bound, gamma: Tensor, *, beta: float, mean_kl: Tensor | None = None) -> Tensor:
+    """Return ``mean_b(−log p(y|z) + β Σ_l α_l KL_l)`` in nats; ``α_l = 1`` once ``β`` has reached 1 (Eq. 8).
+
+    Args:
+        bound: Of some rows of a batch.
+        gamma: ``γ_l``, ``[L]``.
+        beta: ``β`` in (0, 1].
+        mean_kl: KL of each group over the whole batch, ``[L]``, where these are not all its rows.
+    """
+    own_kl = bound.kl.mean(dim=0)
+    alpha = balancing_weights(own_kl if mean_kl is None else mean_kl, gamma) if beta < 1 else torch.ones_like(gamma)
+    return beta * (own_kl * alpha).sum() - bound.log_likelihood.mean()
 
 
 class SpectralRegularizer(nn.Module):

@@ -31,6 +31,7 @@ class Run:
         total_steps: Fixed once; schedules are fractions of it.
         precision: ``"32"`` or ``"bf16"``.
         data: Benchmark, digest and source of the data.
+        accumulate: Passes of each process that make up one step.
     """
 
     preset: str
@@ -40,6 +41,7 @@ class Run:
     total_steps: int
     precision: str
     data: dict[str, Any]
+    accumulate: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""

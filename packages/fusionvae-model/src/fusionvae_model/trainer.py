@@ -1,7 +1,6 @@
-"""The training loop: one run's model, its optimiser, its steps, its log and its checkpoints."""
+"""The training loop: one run's steps, its log, its checkpoints, and how it ends."""
 
-import copy
-import math
+import dataclasses
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -14,22 +13,16 @@ from torch import Tensor
 from fusionvae_model import __version__
 from fusionvae_model.batch_statistics import reestimate_batch_norm, train_eval_gap
 from fusionvae_model.checkpoint import TRAINING_FILE, first_non_finite, read_json
-from fusionvae_model.config import ModelConfig, TrainConfig
-from fusionvae_model.data import Batch, TrainingSet, seeded_generator
+from fusionvae_model.data import Batch, TrainingSet
 from fusionvae_model.device import device_name
 from fusionvae_model.errors import FusionVAEError
-from fusionvae_model.fusionvae import FusionVAE
+from fusionvae_model.guard import MOST_CONSECUTIVE_SKIPS
 from fusionvae_model.interruption import StopRequest
-from fusionvae_model.objective import (
-    SpectralRegularizer,
-    batch_norm_regularizer,
-    beta,
-    group_gamma,
-    negative_elbo,
-)
-from fusionvae_model.progress import Progress
+from fusionvae_model.processes import ALONE, Processes
+from fusionvae_model.progress import Progress, note
 from fusionvae_model.run import Run
 from fusionvae_model.run_checkpoints import finished_checkpoints, read_checkpoint, write_checkpoint
+from fusionvae_model.step import TrainingStep
 from fusionvae_model.training_log import TrainingLog
 
 LOG_FILE = "log.jsonl"
@@ -38,78 +31,38 @@ STATISTICS_BATCHES_PER_KIND = 20
 GAP_BATCHES_PER_KIND = 2
 
 
-def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
-    """Return the rate of a step: linear warm-up, then a cosine to the floor at the last step (Sec. 5.4, App. A)."""
-    warmup = config.warmup_fraction * total_steps
-    if step < warmup:
-        return config.learning_rate * (step + 1) / (warmup + 1)
-    progress = (step - warmup) / max(1.0, total_steps - 1 - warmup)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return config.final_learning_rate + (config.learning_rate - config.final_learning_rate) * cosine
-
-
-def build_seeded(config: ModelConfig, seed: int, device: torch.device | str) -> FusionVAE:
-    """Build an untrained model whose weights depend on the seed alone; the global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = FusionVAE(config)
-    return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
 class Trainer:
-    """One run: the model, its optimiser and where it stands.
+    """One run and where it stands.
 
     Args:
         run: What to compute.
         data: Training targets on the device.
         output: The run's folder.
         device: Where to compute.
+        processes: Among whom each batch is shared.
     """
 
-    def __init__(self, run: Run, data: TrainingSet, output: Path, device: torch.device) -> None:
+    def __init__(
+        self, run: Run, data: TrainingSet, output: Path, device: torch.device, processes: Processes = ALONE
+    ) -> None:
         self.run = run
         self.data = data
         self.output = output
         self.device = device
+        self.processes = processes
         self.step = 0
         self.seconds = 0.0
-        config = run.train
-        self.model = build_seeded(run.model, config.seed, device).train()
-        directions = seeded_generator("spectral", config.seed, 0)
-        self.spectral = SpectralRegularizer(self.model, generator=directions).to(device)
-        self.gamma = torch.tensor(group_gamma(run.model.groups_per_scale), device=device)
-        self.optimizer = torch.optim.Adamax(
-            self.model.parameters(),
-            lr=config.learning_rate,
-            eps=config.adamax_eps,
-            weight_decay=config.weight_decay,
-            foreach=True,
-        )
+        self.state = TrainingStep(run, device, processes)
+        self.model = self.state.model
         self.log = TrainingLog(output / LOG_FILE)
+
+    def set_total_steps(self, total_steps: int) -> None:
+        """Fix the length of the run, on which the schedules depend."""
+        self.run = self.state.run = dataclasses.replace(self.run, total_steps=total_steps)
 
     def train_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Take one optimiser step; return what the log wants, as tensors on the device."""
-        config = self.run.train
-        current_beta = self._beta(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.run.total_steps, config)
-        noise = seeded_generator("latents", config.seed, step, device=self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bf16"):
-            bound = self.model(batch.target, batch.inputs, generator=noise)
-        loss = negative_elbo(bound, self.gamma, beta=current_beta)
-        loss = loss + config.regularization * (self.spectral() + batch_norm_regularizer(self.model))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        return {
-            "loss": loss.detach(),
-            "reconstruction_nats": -bound.log_likelihood.detach().mean(),
-            "kl_per_group": bound.kl.detach().mean(dim=0),
-        }
-
-    def _beta(self, step: int) -> float:
-        config = self.run.train
-        return beta(step, self.run.total_steps, fraction=config.beta_fraction, floor=config.beta_floor)
+        return self.state.take(batch, step)
 
     def batch(self, step: int, num_inputs: int | None = None) -> Batch:
         """Return the batch of a step."""
@@ -126,70 +79,92 @@ class Trainer:
         Raises:
             FusionVAEError: If it is asked to stop, diverges, or the disk refuses; what was saved stays.
         """
-        total = self.run.total_steps
-        self.log.rewind(self.step)
+        total, writes = self.run.total_steps, self.processes.writes
+        if writes:
+            self.log.rewind(self.step)
         saved = time.monotonic()
         started = saved - self.seconds
-        with Progress("training", total, unit="steps", done=self.step) as progress, StopRequest() as stop:
+        with self._progress("training", total, "steps", done=self.step) as progress, StopRequest() as stop:
             while self.step < total:
                 batch = self.batch(self.step)
                 self.log.add(self.train_step(batch, self.step), len(batch.target), batch.inputs.shape[1])
                 self.step += 1
                 self.seconds = time.monotonic() - started
                 logs = self.step % log_every == 0 or self.step == total
-                progress.advance(f"bound {self._write_log_line():.1f} nats" if logs else "")
-                if stop.received or self.step == total or time.monotonic() - saved >= checkpoint_seconds:
+                progress.advance(self._write_log_line() if logs else "")
+                stopped = self.processes.any(stop.received)
+                if writes and (stopped or self.step == total or time.monotonic() - saved >= checkpoint_seconds):
                     self.save_checkpoint()
                     saved = time.monotonic()
-                if stop.received and self.step < total:
+                if stopped and self.step < total:
                     raise FusionVAEError(
                         f"interrupted after step {self.step} of {total}, which is saved; continue with --resume"
                     )
 
-    def _write_log_line(self) -> float:
-        self._refuse_divergence(self.log.is_finite())
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        return self.log.write(
+    def _progress(self, title: str, total: int, unit: str, *, done: int = 0) -> Progress:
+        return Progress(title, total, unit=unit, done=done, quiet=not self.processes.writes)
+
+    def _write_log_line(self) -> str:
+        """Write a line; return what the progress should say."""
+        self._report_skips()
+        bound = self.log.write(
+            keep=self.processes.writes,
             step=self.step,
             epoch=self.step / self.data.steps_per_epoch(self.run.train.batch_size),
             seconds=self.seconds,
-            beta=self._beta(self.step - 1),
-            learning_rate=self.optimizer.param_groups[0]["lr"],
-            gradient_norm=float(torch.nn.utils.get_total_norm(gradients)),
+            seconds_left=self.seconds / self.step * (self.run.total_steps - self.step),
+            beta=self.state.beta(self.step - 1),
+            learning_rate=float(self.state.optimizer.learning_rate),
+            group_sizes=self.state.group_sizes,
         )
+        return "every step skipped" if bound is None else f"bound {bound:.1f} nats"
 
-    def _refuse_divergence(self, is_finite: bool) -> None:
-        if not is_finite:
-            checkpoints = finished_checkpoints(self.output)
-            kept = f"{checkpoints[-1]} is from before" if checkpoints else "no checkpoint had been saved"
+    def _report_skips(self) -> None:
+        """Say which steps were skipped and why; stop after too many in a row."""
+        guard = self.state.guard
+        skips = guard.report()
+        if self.processes.writes:
+            for skip in skips:
+                note(f"step {skip.step} was skipped and left no trace: {skip.culprit} was not finite")
+        if guard.consecutive >= MOST_CONSECUTIVE_SKIPS:
             raise FusionVAEError(
-                f"the training diverged by step {self.step}, its numbers are no longer finite; {kept}; start anew with "
-                "another seed, a larger batch or precision 32"
+                f"the training diverged: the last {guard.consecutive} steps up to {self.step} were skipped, at last "
+                f"because {skips[-1].culprit} was not finite; {self._last_good()}; start anew with a lower "
+                "learning_rate, another seed, a larger batch or precision 32"
             )
+
+    def _last_good(self) -> str:
+        checkpoints = finished_checkpoints(self.output)
+        return f"{checkpoints[-1]} is from before" if checkpoints else "no checkpoint had been saved"
 
     def finish(self) -> dict[str, Any]:
         """Re-estimate the batch statistics, write the finished model and return the summary of the training."""
         config, total = self.run.train, self.run.total_steps
         kinds = config.max_inputs + 1
         statistics, held = STATISTICS_BATCHES_PER_KIND * kinds, GAP_BATCHES_PER_KIND * kinds
-        with Progress("batch statistics", statistics + 2 * held, unit="batches") as progress:
+        if self.state.average is not None:
+            self.state.parameters.write(self.state.average.state["weights"])
+        with self._progress("batch statistics", statistics + 2 * held, "batches") as progress:
+            seed, processes = config.seed, self.processes
 
             def batches(first: int, count: int) -> Iterator[Batch]:
                 for i in range(first, first + count):
                     yield self.batch(total + i, num_inputs=i % kinds)
                     progress.advance()
 
-            gap_before = train_eval_gap(self.model, batches(statistics, held), seed=config.seed)
-            reestimate_batch_norm(self.model, batches(0, statistics), seed=config.seed)
-            gap_after = train_eval_gap(self.model, batches(statistics, held), seed=config.seed)
+            gap_before = train_eval_gap(self.model, batches(statistics, held), seed=seed, processes=processes)
+            reestimate_batch_norm(self.model, batches(0, statistics), seed=seed, processes=processes)
+            gap_after = train_eval_gap(self.model, batches(statistics, held), seed=seed, processes=processes)
         summary = {
             "preset": self.run.preset,
             "epochs": round(total / self.data.steps_per_epoch(config.batch_size), 3),
             "steps": total,
             "batch_size": config.batch_size,
             "images_seen": total * config.batch_size,
+            "steps_skipped": self.state.guard.total,
             "seconds": round(self.seconds, 1),
             "device": device_name(self.device),
+            "processes": self.processes.count,
             "precision": self.run.precision,
             "seed": config.seed,
             "train_eval_gap_nats": round(gap_before, 3),
@@ -201,7 +176,8 @@ class Trainer:
             "train_config": config.to_dict(),
             "history": LOG_FILE,
         }
-        self.model.save_pretrained(self.output, training=summary)
+        if self.processes.writes:
+            self.model.save_pretrained(self.output, training=summary)
         return summary
 
     def finished_summary(self) -> dict[str, Any] | None:
@@ -211,18 +187,21 @@ class Trainer:
         return summary if summary.get("steps") == self.run.total_steps else None
 
     def save_checkpoint(self) -> None:
-        """Write everything that decides how the run goes on; refuse once a number is no longer finite.
-
-        The log looks for that now and then, so as not to wait for the device in every step; a checkpoint in between
-        must not bury the last good one.
-        """
-        self._refuse_divergence(self.log.is_finite() and first_non_finite(self.model.state_dict()) is None)
-        tensors = {f"spectral/{name}": tensor for name, tensor in self.spectral.state_dict().items()}
-        tensors |= {f"log/{name}": tensor for name, tensor in self.log.sums.items()}
-        for name, parameter in self.model.named_parameters():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"adamax/{name}/{key}"] = value
-        state = {"step": self.step, "seconds": self.seconds, "log": self.log.position}
+        """Write everything that decides how the run goes on, unless a weight is no longer finite."""
+        self._report_skips()
+        if (name := first_non_finite(self.model.state_dict())) is not None:
+            raise FusionVAEError(
+                f"the training diverged by step {self.step}, {name} is no longer finite; {self._last_good()}; "
+                "start anew with a lower learning_rate, another seed, a larger batch or precision 32"
+            )
+        tensors = self.state.tensors() | {f"log/{name}": tensor for name, tensor in self.log.sums.items()}
+        guard = self.state.guard
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "log": self.log.position,
+            "skipped": {"consecutive": guard.consecutive, "total": guard.total},
+        }
         write_checkpoint(self.output, self.model, tensors, state)
 
     def load_checkpoint(self, folder: Path) -> None:
@@ -236,38 +215,28 @@ class Trainer:
         for name, tensor in others.items():
             part, _, rest = name.partition("/")
             parts[part][rest] = tensor
-        parameters = dict(self.model.named_parameters())
         try:
-            self.model.load_state_dict(weights)
-            self.spectral.load_state_dict(parts["spectral"])
-            self.optimizer.state.clear()
-            for name, tensor in parts["adamax"].items():
-                owner, _, key = name.rpartition("/")
-                parameter = parameters[owner]
-                # The step count stays on the CPU; averages take the layout of their parameter.
-                value = tensor if key == "step" else torch.empty_like(parameter).copy_(tensor)
-                self.optimizer.state[parameter][key] = value
+            self.state.load(weights, parts)
         except (RuntimeError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
             raise FusionVAEError(f"{folder} holds tensors of another model ({reason}); remove it") from error
         self.log.go_on(state.get("log", {}), {name: t.to(self.device) for name, t in parts["log"].items()})
+        skipped, guard = state.get("skipped", {}), self.state.guard
+        guard.consecutive, guard.total = skipped.get("consecutive", 0), skipped.get("total", 0)
         self.step, self.seconds = state["step"], state["seconds"]
 
     def measure_step_seconds(self, *, seconds: float) -> float:
-        """Return the time of a step, averaged over equal shares of each number of inputs, on a throw-away copy."""
-        probe = copy.copy(self)
-        probe.model = copy.deepcopy(self.model)
-        probe.spectral = SpectralRegularizer(probe.model, generator=seeded_generator("probe", 0, 0)).to(self.device)
-        probe.optimizer = torch.optim.Adamax(probe.model.parameters(), lr=0.0, foreach=True)
+        """Return the time of a step, averaged over equal shares of each number of inputs, on a throw-away model."""
+        probe = TrainingStep(self.run, self.device, self.processes)
         kinds = self.run.train.max_inputs + 1
 
         def round_of_steps() -> None:
             for k in range(kinds):
-                float(probe.train_step(self.batch(k, num_inputs=k), k)["loss"])
+                float(probe.take(self.batch(k, num_inputs=k), k)["loss"])
 
         round_of_steps()
         rounds, started = 0, time.monotonic()
-        while rounds == 0 or time.monotonic() - started < seconds:
+        while rounds == 0 or self.processes.any(time.monotonic() - started < seconds):
             round_of_steps()
             rounds += 1
-        return (time.monotonic() - started) / (rounds * kinds)
+        return self.processes.agree((time.monotonic() - started) / (rounds * kinds))

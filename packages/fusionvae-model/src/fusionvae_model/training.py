@@ -1,15 +1,21 @@
 """A training run from the request to the finished model: begun, continued, or found done."""
 
+import contextlib
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from fusionvae_model.checkpoint import write_json
 from fusionvae_model.config import preset
 from fusionvae_model.data import TrainingSet
 from fusionvae_model.device import keep_freed_memory, resolve_device
 from fusionvae_model.errors import FusionVAEError
+from fusionvae_model.overrides import override
+from fusionvae_model.processes import ALONE, Processes, joined_processes
 from fusionvae_model.progress import note
 from fusionvae_model.run import PRECISIONS, RUN_FILE, Run, sole_writer, stored_total_steps
 from fusionvae_model.run_checkpoints import restore_newest
@@ -24,12 +30,14 @@ def train(
     epochs: int | None = None,
     minutes: float | None = None,
     batch_size: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     device: str = "auto",
     precision: str = "32",
     resume: bool = False,
     log_every: int = 20,
     checkpoint_seconds: float = 120.0,
+    overrides: Sequence[str] = (),
+    accumulate: int = 1,
 ) -> dict[str, Any]:
     """Train a preset on a benchmark, or continue, or find it done.
 
@@ -40,12 +48,14 @@ def train(
         epochs: Length of the training instead of the preset's.
         minutes: Length in wall time instead: a step is measured first, then the number of steps is fixed and stored.
         batch_size: Instead of the preset's.
-        seed: Of weights, order, inputs and noise.
+        seed: Of weights, order, inputs and noise, instead of the preset's 0.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         precision: ``"32"`` or ``"bf16"``.
         resume: Continue what stands in ``output``.
         log_every: Steps between two lines of the log.
         checkpoint_seconds: Time between two checkpoints.
+        overrides: Single settings of the preset to replace, ``name=value`` each.
+        accumulate: Passes of each process that make up one step, so that a large batch fits into memory.
 
     Returns:
         The summary of the training, as in training.json.
@@ -54,28 +64,35 @@ def train(
         FusionVAEError: If something does not fit, or the training is interrupted or diverges.
     """
     output = Path(output)
-    trainer = prepare(
-        data_path,
-        output,
-        preset_name=preset_name,
-        epochs=epochs,
-        minutes=minutes,
-        batch_size=batch_size,
-        seed=seed,
-        device=device,
-        precision=precision,
-        resume=resume,
-    )
-    if (summary := trainer.finished_summary()) is not None:
-        note(f"the run in {output} is done; nothing is left to compute")
-        return summary
-    if trainer.step:
-        note(f"going on after step {trainer.step} of {trainer.run.total_steps}")
-    with sole_writer(output):
-        if not (output / RUN_FILE).exists():
-            write_json(output / RUN_FILE, trainer.run.to_dict())
-        trainer.train(log_every=log_every, checkpoint_seconds=checkpoint_seconds)
-        return trainer.finish()
+    with joined_processes(resolve_device(device)) as (processes, own_device):
+        trainer = prepare(
+            data_path,
+            output,
+            preset_name=preset_name,
+            epochs=epochs,
+            minutes=minutes,
+            batch_size=batch_size,
+            seed=seed,
+            device=own_device,
+            precision=precision,
+            resume=resume,
+            overrides=overrides,
+            accumulate=accumulate,
+            processes=processes,
+        )
+        summary = trainer.finished_summary()
+        processes.wait()  # all have read what one is about to write
+        if processes.writes and summary is not None:
+            note(f"the run in {output} is done; nothing is left to compute")
+        elif processes.writes and trainer.step:
+            note(f"going on after step {trainer.step} of {trainer.run.total_steps}")
+        if summary is not None:
+            return summary
+        with sole_writer(output) if processes.writes else contextlib.nullcontext():
+            if processes.writes and not (output / RUN_FILE).exists():
+                write_json(output / RUN_FILE, trainer.run.to_dict())
+            trainer.train(log_every=log_every, checkpoint_seconds=checkpoint_seconds)
+            return trainer.finish()
 
 
 def prepare(
@@ -86,10 +103,13 @@ def prepare(
     epochs: int | None,
     minutes: float | None,
     batch_size: int | None,
-    seed: int,
-    device: str,
+    seed: int | None,
+    device: str | torch.device,
     precision: str,
     resume: bool,
+    overrides: Sequence[str] = (),
+    accumulate: int = 1,
+    processes: Processes = ALONE,
 ) -> Trainer:
     """Return a trainer at the place where :func:`train` will go on; writes nothing."""
     if epochs is not None and minutes is not None:
@@ -99,23 +119,22 @@ def prepare(
     if precision not in PRECISIONS:
         raise FusionVAEError(f"got precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
     keep_freed_memory()
-    chosen = preset(preset_name)
-    target_device = resolve_device(device)
-    changes = {"epochs": epochs, "batch_size": batch_size}
-    config = dataclasses.replace(
-        chosen.train, seed=seed, **{key: value for key, value in changes.items() if value is not None}
-    )
-    data = TrainingSet(data_path, device=target_device, seed=seed)
+    chosen = override(preset(preset_name), overrides)
+    target_device = resolve_device(device) if isinstance(device, str) else device
+    changes = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    config = dataclasses.replace(chosen.train, **{key: value for key, value in changes.items() if value is not None})
+    data = TrainingSet(data_path, device=target_device, seed=config.seed)
     data.check_fits(chosen.model)
+    processes.shares(config.batch_size, accumulate)
     steps = config.epochs * data.steps_per_epoch(config.batch_size)
-    run = Run(preset_name, chosen.model, config, minutes, steps, precision, data.description)
+    run = Run(preset_name, chosen.model, config, minutes, steps, precision, data.description, accumulate)
     stored = stored_total_steps(output, run, resume=resume)
     if stored is not None:
         run = dataclasses.replace(run, total_steps=stored)
-    trainer = Trainer(run, data, output, target_device)
+    trainer = Trainer(run, data, output, target_device, processes)
     if stored is not None:
         restore_newest(output, trainer.load_checkpoint)
     elif minutes is not None:
         step_seconds = trainer.measure_step_seconds(seconds=min(20.0, 3.0 * minutes))
-        trainer.run = dataclasses.replace(run, total_steps=max(1, int(60 * minutes / step_seconds)))
+        trainer.set_total_steps(max(1, int(60 * minutes / step_seconds)))
     return trainer

@@ -1,9 +1,9 @@
 """The log of a training run: one JSON object per line, averages over the steps since the last."""
 
 import json
-import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,15 @@ from torch import Tensor
 
 from fusionvae_model.atomic import stated_failure, write_file
 
+ACTIVE_VARIANCE = 0.01
+
 
 class TrainingLog:
     """A JSONL file of averages over the steps since its last line. Nothing is written before :meth:`rewind`.
+
+    Steps that were skipped enter no average. The rate of the code is ``kl_nats``, its distortion
+    ``reconstruction_nats``; a latent is active where the variance of its posterior mean over images exceeds 0.01
+    (Burda et al. 2016), here within a batch.
 
     Args:
         path: The file; continued if it exists.
@@ -63,32 +69,43 @@ class TrainingLog:
         for name, count in (("steps", 1), ("images", images), ("num_inputs", num_inputs)):
             self._counts[name] += count
 
-    def is_finite(self) -> bool:
-        """Tell whether every value since the last line was finite; waits for the device."""
-        return all(math.isfinite(float(value.sum())) for value in self.sums.values())
+    def write(self, *, group_sizes: Sequence[int], keep: bool = True, **extra: float) -> float | None:
+        """Append one line; return the mean bound in nats, or nothing where no step was accepted.
 
-    def write(self, **extra: float) -> float:
-        """Append one line; return the mean bound in nats."""
+        Args:
+            group_sizes: Latents of each group.
+            keep: Whether this process writes.
+            extra: The rest of the line.
+        """
         steps = self._counts["steps"]
-        means: dict[str, Any] = {name: (value / steps).tolist() for name, value in self.sums.items()}
-        kl = sum(means["kl_per_group"])
+        accepted = round(float(self.sums["accepted"]))
+        means: dict[str, Any] = {
+            name: (value / accepted).tolist() if accepted else None for name, value in self.sums.items()
+        }
+        kl = sum(means["kl_per_group"]) if accepted else None
+        bound = -means["reconstruction_nats"] - kl if accepted else None
+        parts = (self.sums["posterior_variance"] / max(1, accepted)).split(list(group_sizes))
         line = {
-            **{key: extra[key] for key in ("step", "epoch", "seconds")},
+            **{key: extra[key] for key in ("step", "epoch", "seconds", "seconds_left")},
             "loss": means["loss"],
-            "elbo_nats": -means["reconstruction_nats"] - kl,
+            "elbo_nats": bound,
             "reconstruction_nats": means["reconstruction_nats"],
             "kl_nats": kl,
             "kl_per_group": means["kl_per_group"],
-            **{key: extra[key] for key in ("beta", "learning_rate", "gradient_norm")},
+            "active_units_per_group": [int((part > ACTIVE_VARIANCE).sum()) for part in parts],
+            **{key: extra[key] for key in ("beta", "learning_rate")},
+            "gradient_norm": means["gradient_norm"],
             "num_inputs": self._counts["num_inputs"] / steps,
+            "steps_skipped": steps - accepted,
             "images_per_second": self._counts["images"] / max(1e-9, time.monotonic() - self._since),
         }
-        with stated_failure(self._path), self._path.open("ab") as file:
-            file.write(json.dumps(_rounded(line)).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        if keep:
+            with stated_failure(self._path), self._path.open("ab") as file:
+                file.write(json.dumps(_rounded(line)).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
         self._restart()
-        return float(line["elbo_nats"])
+        return bound
 
 
 def _rounded(value: Any) -> Any:

@@ -1,0 +1,53 @@
+"""The noise of a batch's latents, the same however the batch is cut among processes and passes."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+NoiseSource = torch.Generator | Callable[[Tensor], Tensor]
+"""A generator, or a function from the means of one group (``[b, m, h, w]``) to standard normal noise of their shape."""
+
+
+def standard_normal(mean: Tensor, source: NoiseSource | None) -> Tensor:
+    """Return standard normal noise of the shape, type and device of the means ``[b, m, h, w]``."""
+    if source is None or isinstance(source, torch.Generator):
+        return torch.randn(mean.shape, generator=source, device=mean.device, dtype=mean.dtype)
+    return source(mean)
+
+
+class BatchNoise:
+    """A :data:`NoiseSource` that draws for a whole batch and hands out the rows of one share of it.
+
+    It also notes how much the means differ among its rows, from which latents in use can be told.
+
+    Args:
+        generator: Source of randomness; every share starts from an equal one.
+        batch_size: Rows of the whole batch.
+        rows: Those of this share.
+        shapes: ``(m, h_l, w_l)`` of the groups in the order in which they will ask, to draw for all of them at once
+            beforehand, as compiled code needs it.
+    """
+
+    def __init__(
+        self,
+        generator: torch.Generator,
+        *,
+        batch_size: int,
+        rows: slice,
+        shapes: list[torch.Size] | None = None,
+    ) -> None:
+        self._generator = generator
+        self._batch_size, self._rows = batch_size, rows
+        self.mean_variances: list[Tensor] = []
+        self._drawn = [self._draw(shape) for shape in shapes or ()]
+
+    def __call__(self, mean: Tensor) -> Tensor:
+        """Return the rows' noise for the next group, ``[b, m, h, w]``."""
+        drawn = self._drawn[len(self.mean_variances)] if self._drawn else self._draw(mean.shape[1:])
+        self.mean_variances.append(mean.detach().var(dim=0, correction=0))
+        return drawn
+
+    def _draw(self, shape: torch.Size) -> Tensor:
+        device = self._generator.device
+        return torch.randn((self._batch_size, *shape), generator=self._generator, device=device)[self._rows]

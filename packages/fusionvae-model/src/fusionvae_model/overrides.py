@@ -1,0 +1,45 @@
+"""Single settings of a preset, replaced by name: ``learning_rate=0.005``."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from fusionvae_model.config import ModelConfig, Preset, TrainConfig
+from fusionvae_model.errors import FusionVAEError
+
+
+def override(preset: Preset, assignments: Sequence[str]) -> Preset:
+    """Return a preset with some settings of its model or its training replaced.
+
+    Args:
+        preset: Where the other settings come from.
+        assignments: ``name=value`` each; the numbers of a tuple are separated by commas.
+
+    Raises:
+        FusionVAEError: If a name is unknown or given twice, or a value is of another type or impossible.
+    """
+    changes: dict[type, dict[str, Any]] = {ModelConfig: {}, TrainConfig: {}}
+    owners = {field.name: kind for kind in changes for field in dataclasses.fields(kind)}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or name not in owners:
+            raise FusionVAEError(
+                f"got the setting {assignment!r}; expected name=value, name one of {', '.join(owners)}"
+            )
+        chosen = changes[owners[name]]
+        if name in chosen:
+            raise FusionVAEError(f"the setting {name} is given twice; choose one value")
+        chosen[name] = _value(text, getattr(getattr(preset, "model" if owners[name] is ModelConfig else "train"), name))
+    model, train = preset.model.to_dict() | changes[ModelConfig], preset.train.to_dict() | changes[TrainConfig]
+    return Preset(ModelConfig.from_dict(model), TrainConfig.from_dict(train))
+
+
+def _value(text: str, present: Any) -> Any:
+    """Read a value; the present one tells whether it is a tuple or text, :meth:`from_dict` checks the rest."""
+    if isinstance(present, tuple):
+        return tuple(_value(part, None) for part in text.strip("()[] ").split(","))
+    try:
+        return text if isinstance(present, str) else json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,168 @@
+"""One optimiser step, complete: passes, loss, gradient, guard, update. It never waits for the device."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from fusionvae_model.adamax import Adamax, WeightAverage
+from fusionvae_model.config import ModelConfig, TrainConfig
+from fusionvae_model.data import Batch, seeded_generator
+from fusionvae_model.fusionvae import Bound, FusionVAE
+from fusionvae_model.global_batch_norm import globalise_batch_norm
+from fusionvae_model.guard import StepGuard
+from fusionvae_model.noise import BatchNoise
+from fusionvae_model.objective import (
+    SpectralRegularizer,
+    batch_norm_regularizer,
+    beta,
+    group_gamma,
+    negative_elbo,
+)
+from fusionvae_model.processes import Processes
+from fusionvae_model.run import Run
+
+
+def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
+    """Return the rate of a step: linear warm-up, then a cosine to the floor at the last step (Sec. 5.4, App. A)."""
+    warmup = config.warmup_fraction * total_steps
+    if step < warmup:
+        return config.learning_rate * (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1.0, total_steps - 1 - warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return config.final_learning_rate + (config.learning_rate - config.final_learning_rate) * cosine
+
+
+def build_seeded(config: ModelConfig, seed: int, device: torch.device | str) -> FusionVAE:
+    """Build an untrained model whose weights depend on the seed alone; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = FusionVAE(config)
+    return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+class TrainingStep:
+    """All that a step moves, and the step itself.
+
+    Args:
+        run: What to compute.
+        device: Where.
+        processes: Among whom each batch is shared.
+    """
+
+    def __init__(self, run: Run, device: torch.device, processes: Processes) -> None:
+        self.run, self.device, self.processes = run, device, processes
+        config = run.train
+        self.model = build_seeded(run.model, config.seed, device).train()
+        if processes.count > 1:
+            globalise_batch_norm(self.model)
+        directions = seeded_generator("spectral", config.seed, 0)
+        self.spectral = SpectralRegularizer(self.model, generator=directions).to(device)
+        self.gamma = torch.tensor(group_gamma(run.model.groups_per_scale), device=device)
+        self.optimizer = Adamax(
+            dict(self.model.named_parameters()), eps=config.adamax_eps, weight_decay=config.weight_decay
+        )
+        self.parameters = self.optimizer.parameters
+        self.average = WeightAverage(self.parameters, decay=config.ema) if config.ema else None
+        buffers = [*self.model.named_buffers(), *self.spectral.named_buffers(prefix="spectral")]
+        self.guard = StepGuard(self.parameters, dict(buffers))
+        self.group_sizes: list[int] = []
+        """Latents of each group, known after the first pass."""
+
+    def take(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Take the step of this number, counted from 0, unless it has come out non-finite.
+
+        Args:
+            batch: The whole batch; each process picks its shares.
+            step: Decides the schedules and the noise.
+
+        Returns:
+            What the log wants, on the device; zero, and ``accepted`` as well, where the step was skipped.
+        """
+        config = self.run.train
+        shares = self.processes.shares(len(batch.target), self.run.accumulate)
+        self.optimizer.learning_rate.fill_(learning_rate(step, self.run.total_steps, config))
+        self.optimizer.zero_grad()
+        self.guard.remember()
+        mean_kl = self._kl_of_all_passes(batch, step, shares)
+        seen, spread = [], []
+        for rows in shares:
+            bound, variances = self._bound(batch, step, rows)
+            means = torch.cat((-bound.log_likelihood.detach().mean()[None], bound.kl.detach().mean(dim=0)))
+            if mean_kl is None:
+                means = self.processes.mean(means)
+            loss = negative_elbo(
+                bound, self.gamma, beta=self.beta(step), mean_kl=means[1:] if mean_kl is None else mean_kl
+            )
+            (loss / len(shares)).backward()
+            seen.append(torch.cat((loss.detach()[None], means)))
+            spread.append(variances)
+        penalty = config.regularization * (self.spectral() + batch_norm_regularizer(self.model))
+        penalty.backward()
+        gradient = self.processes.mean(self.parameters.gradient())
+        loss, reconstruction, *kl = self.processes.mean(torch.stack(seen).mean(dim=0)).unbind()
+        terms = {"the reconstruction": reconstruction}
+        terms |= {f"the KL of group {l}": value for l, value in enumerate(kl, start=1)}
+        accept = self.guard.judge(step + 1, terms | {"the regulariser": penalty.detach()}, gradient)
+        self.optimizer.step(gradient, accept)
+        if self.average is not None:
+            self.average.update(step, accept)
+        values = {
+            "loss": loss + penalty.detach(),
+            "reconstruction_nats": reconstruction,
+            "kl_per_group": torch.stack(kl) if kl else self.gamma[:0],
+            "gradient_norm": torch.linalg.vector_norm(gradient),
+            "posterior_variance": torch.stack(spread).mean(dim=0),
+            "accepted": torch.ones_like(loss),
+        }
+        return {name: torch.where(accept, value, 0.0) for name, value in values.items()}
+
+    def beta(self, step: int) -> float:
+        """Return ``β`` of a step."""
+        config = self.run.train
+        return beta(step, self.run.total_steps, fraction=config.beta_fraction, floor=config.beta_floor)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what, besides the model, decides how training goes on."""
+        tensors = {f"spectral/{name}": tensor for name, tensor in self.spectral.state_dict().items()}
+        tensors |= {f"adamax/{name}": tensor for name, tensor in self.optimizer.state.items()}
+        if self.average is not None:
+            tensors |= {f"ema/{name}": tensor for name, tensor in self.average.state.items()}
+        return tensors
+
+    def load(self, weights: Mapping[str, Tensor], parts: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Go on from a model's tensors and from those of :meth:`tensors`, grouped by what stands before the slash.
+
+        Raises:
+            KeyError: If one is missing.
+            RuntimeError: If one has another shape.
+        """
+        self.model.load_state_dict(weights)
+        self.spectral.load_state_dict(parts["spectral"])
+        self.optimizer.load_state(parts["adamax"])
+        if self.average is not None:
+            self.average.state["weights"].copy_(parts["ema"]["weights"])
+
+    def _bound(self, batch: Batch, step: int, rows: slice) -> tuple[Bound, Tensor]:
+        """Return the bound of some rows, and how much the posterior means differ among them, ``[latents]``."""
+        generator = seeded_generator("latents", self.run.train.seed, step, device=self.device)
+        noise = BatchNoise(generator, batch_size=len(batch.target), rows=rows)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bf16"):
+            bound = self.model(batch.target[rows], batch.inputs[rows], generator=noise)
+        variances = [variance.flatten() for variance in noise.mean_variances]
+        self.group_sizes = [len(variance) for variance in variances]
+        return bound, torch.cat([self.gamma[:0], *variances])
+
+    def _kl_of_all_passes(self, batch: Batch, step: int, shares: list[slice]) -> Tensor | None:
+        """Return the KL that balances the groups where several passes make up a batch, ``[L]``; else nothing.
+
+        ``α_l`` of Eq. (8) comes from the whole batch and is needed before the first pass's gradient, so the batch is
+        seen once without one.
+        """
+        if len(shares) == 1 or self.beta(step) >= 1:
+            return None
+        with torch.no_grad():
+            kl = torch.stack([self._bound(batch, step, rows)[0].kl.mean(dim=0) for rows in shares]).mean(dim=0)
+        self.guard.restore()
+        return self.processes.mean(kl)

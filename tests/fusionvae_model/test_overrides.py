@@ -1,0 +1,53 @@
+"""Settings replaced by name."""
+
+import json
+
+import pytest
+
+from fusionvae_model import FusionVAEError
+from fusionvae_model.config import preset
+from fusionvae_model.overrides import override
+
+PRESET = preset("fusion-mnist")
+
+
+def test_each_setting_lands_where_it_belongs_with_its_type():
+    changed = override(
+        PRESET, ["learning_rate=5e-3", "groups_per_scale=3,4,5", "batch_size=64", "ema=0.999", "kind=fusionvae"]
+    )
+    assert (changed.train.learning_rate, changed.train.batch_size, changed.train.ema) == (0.005, 64, 0.999)
+    assert changed.model.groups_per_scale == (3, 4, 5)
+    assert override(PRESET, ["groups_per_scale=2"]).model.groups_per_scale == (2,)
+    assert override(PRESET, []) == PRESET
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("learning_rat=1", r"got the setting 'learning_rat=1'; expected name=value, name one of .*learning_rate"),
+        ("learning_rate", "expected name=value"),
+        ("batch_size=1.5", "batch_size=1.5; expected int"),
+        ("batch_size=many", "batch_size='many'; expected int"),
+        ("groups_per_scale=2,x", "groups_per_scale"),
+        ("ema=1", "expected 0 for none, or a share below 1"),
+        ("likelihood=gamma", "unknown likelihood 'gamma'"),
+    ],
+)
+def test_what_makes_no_sense_is_one_sentence(assignment, said):
+    with pytest.raises(FusionVAEError, match=said) as caught:
+        override(PRESET, [assignment])
+    assert "\n" not in str(caught.value)
+
+
+def test_twice_is_refused():
+    with pytest.raises(FusionVAEError, match="beta_fraction is given twice"):
+        override(PRESET, ["beta_fraction=0.1", "beta_fraction=0.2"])
+
+
+def test_run_remembers_them(quick_train, tmp_path):
+    quick_train(tmp_path / "run", overrides=("beta_fraction=0.5", "ema=0.5", "base_channels=4", "seed=3"))
+    stored = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (stored["train"]["beta_fraction"], stored["model"]["base_channels"], stored["train"]["seed"]) == (0.5, 4, 3)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["model"]["base_channels"] == 4
+    with pytest.raises(FusionVAEError, match=r"train\.ema: 0\.5 there, 0\.0 asked for"):
+        quick_train(tmp_path / "run", resume=True, overrides=("beta_fraction=0.5", "base_channels=4", "seed=3"))

@@ -1,0 +1,152 @@
+"""Several processes and several passes per step compute what one would."""
+
+import json
+
+import pytest
+import torch
+
+from fusionvae_model import FusionVAEError, step
+from fusionvae_model.checkpoint import read_tensors
+from fusionvae_model.processes import ALONE, Processes
+from fusionvae_model.run_checkpoints import read_checkpoint
+
+# One process imports torch and forks the others, as torchrun would have started them. Each run is interrupted once.
+TOGETHER = """
+import json, os, signal, sys
+import torch
+from fusionvae_model import PRESETS, FusionVAEError, ModelConfig, TrainConfig, trainer
+from fusionvae_model.config import Preset
+from fusionvae_model.training import train
+
+data, output, port, preset, model, config = sys.argv[1:]
+PRESETS[preset] = Preset(ModelConfig.from_dict(json.loads(model)), TrainConfig.from_dict(json.loads(config)))
+trainer.STATISTICS_BATCHES_PER_KIND = trainer.GAP_BATCHES_PER_KIND = 1
+torch.set_num_threads(1)
+original = trainer.Trainer.train_step
+def train_step(self, batch, step):
+    if step == 4 and self.processes.rank == 1 and not resume:
+        signal.raise_signal(signal.SIGTERM)
+    return original(self, batch, step)
+trainer.Trainer.train_step = train_step
+
+def rank(number):
+    global resume
+    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    settings = {"preset_name": preset, "device": "cpu", "log_every": 3, "resume": resume}
+    try:
+        train(data, output, **settings)
+    except FusionVAEError as error:
+        assert not resume and "interrupted after step 5 of 8" in str(error), error
+
+for resume in (False, True):
+    child = os.fork()
+    if not child:
+        try:
+            rank(1)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    rank(0)
+    assert os.waitpid(child, 0)[1] == 0
+    port = str(int(port) + 1)
+"""
+
+
+def free_port():
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def timeless(folder):
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if "second" not in key} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def run_of_two(python, data_file, quick_settings, tmp_path_factory):
+    output = tmp_path_factory.mktemp("two") / "run"
+    done = python(TOGETHER, data_file, output, free_port(), *quick_settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return output, done.stderr
+
+
+def test_two_processes_agree_with_one(run_of_two, finished_run):
+    two, _ = run_of_two
+    for folder in ("checkpoints/step-00000008", "."):
+        weights, expected = (read_tensors(run / folder / "model.safetensors") for run in (two, finished_run))
+        for name, tensor in expected.items():
+            torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+    _, moments, _ = read_checkpoint(two / "checkpoints/step-00000008")
+    _, expected, _ = read_checkpoint(finished_run / "checkpoints/step-00000008")
+    torch.testing.assert_close(moments["adamax/average"], expected["adamax/average"], rtol=1e-2, atol=2e-2)
+    for line, reference in zip(timeless(two), timeless(finished_run), strict=True):
+        active = "active_units_per_group"
+        assert {k: v for k, v in line.items() if k != active} == {
+            key: pytest.approx(value, rel=2e-3) for key, value in reference.items() if key != active
+        }
+
+
+def test_only_the_first_process_writes_and_speaks(run_of_two, finished_run):
+    two, said = run_of_two
+    assert {path.name for path in two.iterdir()} == {path.name for path in finished_run.iterdir()}
+    assert said.count("going on after step 5 of 8") == 1
+    assert said.count("training: 8/8 steps") == 1
+    assert json.loads((two / "training.json").read_text())["processes"] == 2
+
+
+def test_groups_are_balanced_by_the_mean_over_all_processes(quick_trainer, monkeypatch):
+    class Elsewhere(Processes):
+        def mean(self, values):
+            return values + 7 if len(values) == 3 else values  # a reconstruction and two groups
+
+    trainer, asked = quick_trainer(), []
+    monkeypatch.setattr(step, "negative_elbo", lambda *_, mean_kl, **__: asked.append(mean_kl) or original())
+    original = lambda: trainer.model.walk.h.sum()  # noqa: E731
+    trainer.state.processes = Elsewhere()
+    trainer.train_step(trainer.batch(0), 0)
+    assert asked[0].min() > 7
+
+
+def test_shares_are_the_whole_batch_once():
+    for count, accumulate in ((1, 1), (2, 3), (4, 1)):
+        everyone = [Processes(rank, count).shares(24, accumulate) for rank in range(count)]
+        rows = [row for shares in everyone for share in shares for row in range(24)[share]]
+        assert rows == list(range(24))
+    with pytest.raises(FusionVAEError, match="a batch of 10 cannot be shared equally by 2 processes in 2 passes"):
+        Processes(0, 2).shares(10, 2)
+    assert ALONE.writes
+    assert not Processes(1, 2).writes
+
+
+@pytest.mark.parametrize("number", [0, 5])
+def test_passes_add_up_to_the_whole_batch_where_batch_norm_does_not_mix_it(number, quick_trainer):
+    """In eval mode the two must agree; in train mode each pass normalises by its own rows."""
+    one, three = quick_trainer(), quick_trainer(accumulate=3)
+    values = []
+    for trainer in (one, three):
+        trainer.model.eval()
+        values.append(trainer.train_step(trainer.batch(number, num_inputs=2), number))
+    for name in ("loss", "reconstruction_nats", "kl_per_group", "gradient_norm"):
+        torch.testing.assert_close(values[0][name], values[1][name], rtol=1e-4, atol=1e-5)
+    for a, b in zip(one.state.optimizer.state.values(), three.state.optimizer.state.values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_balancing_looks_at_the_whole_batch_and_leaves_the_statistics_alone(quick_trainer):
+    trainer = quick_trainer(accumulate=3)
+    trainer.train_step(trainer.batch(0), 0)
+    norm = next(module for module in trainer.model.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    assert int(norm.num_batches_tracked) == 3  # not six
+
+
+def test_passes_are_part_of_the_run(quick_train, tmp_path):
+    with pytest.raises(FusionVAEError, match="choose a multiple of 5 with --batch-size"):
+        quick_train(tmp_path / "run", accumulate=5)
+    quick_train(tmp_path / "run", accumulate=2, epochs=1)
+    with pytest.raises(FusionVAEError, match="accumulate: 2 there, 1 asked for"):
+        quick_train(tmp_path / "run", epochs=1, resume=True)
