@@ -1,0 +1,1 @@
+"""The subcommands of `fusion-datasets`, a file for each group."""

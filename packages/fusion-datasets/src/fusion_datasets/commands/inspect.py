@@ -1,0 +1,104 @@
+"""`fusion-datasets info`, `verify` and `preview`: what a file is, whether it is whole, what it looks like."""
+
+import json
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fusion_datasets.commands.options import COUNT, FILE, SEED, STAND_IN
+from fusion_datasets.errors import FusionDatasetsError
+from fusion_datasets.preview import save_contact_sheet
+from fusion_datasets.sources.mnist import MnistSource
+from fusion_datasets.sources.standin import StandInMnist
+from fusion_datasets.spec import SPLITS, Split
+from fusion_datasets.store import FusionDataset
+from fusion_datasets.verification import verify
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(file: Path, as_json: bool) -> None:
+    """Print what a file is and holds."""
+    data = FusionDataset(file, split="train")
+    header = data.header
+    about: dict[str, Any] = {
+        "path": str(file),
+        "benchmark": header.benchmark,
+        "rows": header.rows,
+        "occluders": header.occluders,
+        "shape": list(data.shape),
+        "seed": header.seed,
+        "source": header.source,
+        "license": header.license,
+        "created_with": header.created_with,
+        "numpy_version": header.numpy_version,
+        "bytes": file.stat().st_size,
+        "digest": data.digest,
+        "content_sha256": header.content_sha256,
+        "spec": json.loads(header.spec.to_json()),
+    }
+    if as_json:
+        click.echo(json.dumps(about, indent=2))
+        return
+    h, w, c = data.shape
+    source = header.source
+    lines = {
+        "benchmark": f"{header.spec.title}, {h}×{w}×{c}",
+        "rows": ", ".join(f"{count} {split}" for split, count in header.rows.items()),
+        "inputs": f"{header.spec.max_inputs} per evaluation row: {header.spec.law}"
+        + f", noise of standard deviation {header.spec.noise_std}" * bool(header.spec.noise_std),
+        "source": f"{source['name']}, {source['layout']}, {source['digest'][:12]}…",
+        "seed": header.seed,
+        "license": header.license,
+        "created with": f"{header.created_with}, NumPy {header.numpy_version}",
+        "size": f"{file.stat().st_size / 1e6:.1f} MB",
+        "digest": data.digest,
+    }
+    for name, value in lines.items():
+        click.echo(f"{name:<14}{value}")
+    for path, sha256 in sorted(header.content_sha256.items()):
+        click.echo(f"  /{path:<14}{sha256}")
+
+
+@click.command("verify")
+@click.argument("file", type=FILE)
+@click.option("--source", help="The original files, or 'stand-in': compare every row with what they yield.")
+def verify_command(file: Path, source: str | None) -> None:
+    """Check layout, ranges and digests; with the source, every pixel."""
+    with ExitStack() as stack:
+        origin = None
+        if source == STAND_IN:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            origin = _recipe_of(file).write(Path(folder))
+        elif source is not None:
+            origin = MnistSource(Path(source))
+        header = verify(file, origin)
+    compared = ", equal to its source in every row" if source else ""
+    click.echo(f"{file}: {header.spec.title}, {sum(header.rows.values())} rows, whole and unaltered{compared}")
+
+
+def _recipe_of(file: Path) -> StandInMnist:
+    source = FusionDataset(file, split="train").source
+    try:
+        return StandInMnist(source["counts"]["train"], source["counts"]["test"], source["seed"])
+    except (KeyError, TypeError):
+        raise FusionDatasetsError(
+            f"{file} was not built from a stand-in; name the folder of its source instead"
+        ) from None
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@click.option("-o", "--output", type=FILE, required=True, help="The PNG to write.")
+@click.option("--split", type=click.Choice(SPLITS), help="Split to show; by default the one that is evaluated.")
+@click.option("--rows", type=COUNT, default=12, show_default=True, help="How many examples.")
+@click.option("--seed", type=SEED, help="Draw the examples at random instead of taking the first.")
+def preview(file: Path, output: Path, split: Split | None, rows: int, seed: int | None) -> None:
+    """Draw a contact sheet of targets and their inputs."""
+    with FusionDataset(file, split=split) as data:
+        save_contact_sheet(data, output, rows=rows, seed=seed)
+    click.echo(output)
