@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion_datasets.composition import draw_occluders, draw_target_placement, halved, lay_over, place_target
 from fusion_datasets.errors import FusionDatasetsError
-from fusion_datasets.spec import SPLITS, BenchmarkSpec, EllipseLaw, Split
+from fusion_datasets.spec import SPLITS, BenchmarkSpec, EllipseLaw, ObjectLaw, Split
 
 WHITE_LEVEL = 255
 """The 8-bit level that stands for 1."""
@@ -146,6 +147,8 @@ def render_example(
     index: int,
     num_inputs: int = 3,
     occluders: OccluderPool | None = None,
+    *,
+    placed: bool = False,
 ) -> RenderedExample:
     """Render one row; asking for more inputs leaves the first ones as they are.
 
@@ -157,15 +160,29 @@ def render_example(
         index: Position of the image in the source, ≥ 0.
         num_inputs: How many inputs, k ≥ 0.
         occluders: What an `ObjectLaw` lays over the target.
+        placed: Whether the original is a stored evaluation target, which lies where an `ObjectLaw` puts it already.
 
     Returns:
         Target, inputs and masks; inputs and masks have k as their first dimension.
+
+    Raises:
+        FusionDatasetsError: If an `ObjectLaw` has no occluders to lay over the target.
     """
     generator = example_generator(seed, split, index)
-    if not isinstance(spec.law, EllipseLaw):
-        raise FusionDatasetsError(f"{spec.title} lays objects over its targets; this release renders ellipses alone")
-    inputs = np.empty((num_inputs, *original.shape), np.uint8)
-    masks = np.empty((num_inputs, *original.shape[:2]), np.bool_)
+    target = original
+    if isinstance(spec.law, ObjectLaw):
+        if occluders is None or not len(occluders):
+            raise FusionDatasetsError(f"{spec.title} has no occluders for the split {split!r}; expected at least one")
+        placement = draw_target_placement(spec, generator)
+        target = original if placed else place_target(original, placement, spec)
+    inputs = np.empty((num_inputs, *target.shape), np.uint8)
+    masks = np.empty((num_inputs, *target.shape[:2]), np.bool_)
     for k in range(num_inputs):
-        inputs[k], masks[k] = corrupt(original, spec.law, spec.noise_std, generator)
-    return RenderedExample(original, inputs, masks)
+        if isinstance(spec.law, EllipseLaw):
+            inputs[k], masks[k] = corrupt(target, spec.law, spec.noise_std, generator)
+        else:
+            assert occluders is not None
+            layout = draw_occluders(spec, len(occluders), generator)
+            crops = np.stack([occluders[int(occluder)] for occluder in layout.choice])
+            inputs[k], masks[k] = lay_over(target, halved(crops), layout.placement)
+    return RenderedExample(target, inputs, masks)

@@ -75,12 +75,12 @@ def save_contact_sheet(data: FusionDataset, path: Path, *, rows: int = 12, seed:
 
 def _images(data: FusionDataset, row: int, seed: int) -> list[NDArray[np.uint8]]:
     example: FusionExample = data[row]
-    inputs = example.inputs
-    if inputs is None:
-        inputs = render_example(
-            example.target, data.spec, seed, data.split, example.index, data.spec.max_inputs, data.occluders
-        ).inputs
-    return [*inputs, example.target]
+    if example.inputs is not None:
+        return [*example.inputs, example.target]
+    target, inputs, _ = render_example(
+        example.target, data.spec, seed, data.split, example.index, data.spec.max_inputs, data.occluders
+    )
+    return [*inputs, target]
 
 
 def _tile(image: NDArray[np.uint8]) -> Image.Image:

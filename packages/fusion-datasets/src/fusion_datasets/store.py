@@ -197,7 +197,7 @@ class FusionDataset:
             raise FusionDatasetsError(f"got {num_inputs} inputs; a row yields 1 … {MAX_INPUTS_PER_ROW}")
         stored = self[row]
         example = render_example(
-            stored.target, self.spec, self.seed, self.split, stored.index, num_inputs, self.occluders
+            stored.target, self.spec, self.seed, self.split, stored.index, num_inputs, self.occluders, placed=True
         )
         return example.inputs
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from fusion_datasets.corruptions import WHITE_LEVEL, Ellipses, ellipse_visibility
 from fusion_datasets.errors import FusionDatasetsError
-from fusion_datasets.spec import BenchmarkSpec, EllipseLaw
+from fusion_datasets.spec import BenchmarkSpec, EllipseLaw, ObjectLaw
+from fusion_datasets.torch.composition import draw_occluders, draw_target_placements, lay_over, place_targets
 
 
 class RenderedInputs(NamedTuple):
@@ -48,16 +49,19 @@ def draw_ellipses(law: EllipseLaw, size: tuple[int, ...], *, generator: torch.Ge
 
 @torch.no_grad()
 def render_targets(stored: Tensor, spec: BenchmarkSpec, *, generator: torch.Generator) -> Tensor:
-    """Turn stored training targets into those of a step: flipped at random where the benchmark says so (Sec. 5.4).
+    """Turn stored training targets into those of a step: flipped or put into place at random (Sec. 5.4).
 
     Arguments:
-        stored: Training targets in [0, 1], floating point `[b, c, h, w]`, on any device.
+        stored: Training targets in [0, 1], floating point `[b, c, h, w]`, or `[b, c, s, s]` where the benchmark stores
+            larger ones; on any device.
         spec: The benchmark.
         generator: Source of randomness, on the targets' device; nothing is drawn where nothing is random.
 
     Returns:
         Targets, `[b, c, h, w]`.
     """
+    if isinstance(spec.law, ObjectLaw):
+        return place_targets(stored, draw_target_placements(spec, len(stored), generator=generator), spec)
     if not spec.flips:
         return stored
     flipped = torch.rand(len(stored), 1, 1, 1, generator=generator, device=stored.device) < 0.5
@@ -66,7 +70,12 @@ def render_targets(stored: Tensor, spec: BenchmarkSpec, *, generator: torch.Gene
 
 @torch.no_grad()
 def render_inputs(
-    target: Tensor, num_inputs: int, spec: BenchmarkSpec, *, generator: torch.Generator
+    target: Tensor,
+    num_inputs: int,
+    spec: BenchmarkSpec,
+    *,
+    generator: torch.Generator,
+    occluders: Tensor | None = None,
 ) -> RenderedInputs:
     """Render inputs by the law of the frozen sets (Sec. 5.1), rounded to 8 bits as those are.
 
@@ -75,29 +84,52 @@ def render_inputs(
         num_inputs: How many inputs, k ≥ 0.
         spec: The benchmark.
         generator: Source of randomness, on the target's device.
+        occluders: What an `ObjectLaw` lays over the targets, made by `occluder_pool` with as many colours.
 
     Returns:
         Inputs, in the target's dtype, and masks. Nothing waits for the device.
 
     Raises:
-        FusionDatasetsError: If the target is no batch of images in floating point.
+        FusionDatasetsError: If the target is no batch of images in floating point, or an `ObjectLaw` lacks occluders.
     """
     if target.ndim != 4 or not target.is_floating_point():
         raise FusionDatasetsError(
             f"got a target of shape {list(target.shape)} and {target.dtype}; expected images in [0, 1], floating "
             "point [b, c, h, w]; divide 8-bit levels by 255 and put channels second"
         )
-    if not isinstance(spec.law, EllipseLaw):
-        raise FusionDatasetsError(f"{spec.title} lays objects over its targets; this release renders ellipses alone")
+    if isinstance(spec.law, ObjectLaw):
+        levels, masks = _lay_objects(target, num_inputs, spec, occluders, generator)
+    else:
+        levels, masks = _show_ellipses(target, num_inputs, spec.law, spec.noise_std, generator)
+    levels.clamp_(0, WHITE_LEVEL).round_().div_(WHITE_LEVEL)
+    return RenderedInputs(levels.to(target.dtype), masks)
+
+
+def _show_ellipses(
+    target: Tensor, num_inputs: int, law: EllipseLaw, noise_std: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     b, c, h, w = target.shape
-    ellipses = draw_ellipses(spec.law, (b, num_inputs), generator=generator)
+    ellipses = draw_ellipses(law, (b, num_inputs), generator=generator)
     rows, columns = (torch.arange(n, device=target.device, dtype=torch.float32) for n in (h, w))
     masks = ellipse_visibility(ellipses, rows, columns)
     levels = torch.empty((b, num_inputs, c, h, w), device=target.device)
-    if spec.noise_std:
-        levels.normal_(generator=generator).mul_(WHITE_LEVEL * spec.noise_std)
+    if noise_std:
+        levels.normal_(generator=generator).mul_(WHITE_LEVEL * noise_std)
     else:
         levels.zero_()
     levels.addcmul_((target.float() * WHITE_LEVEL).unsqueeze(1), masks.unsqueeze(2))
-    levels.clamp_(0, WHITE_LEVEL).round_().div_(WHITE_LEVEL)
-    return RenderedInputs(levels.to(target.dtype), masks)
+    return levels, masks
+
+
+def _lay_objects(
+    target: Tensor, num_inputs: int, spec: BenchmarkSpec, occluders: Tensor | None, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    b, c = target.shape[:2]
+    if occluders is None or not len(occluders) or occluders.shape[1] != c + 1:
+        got = "none" if occluders is None or not len(occluders) else f"a pool of shape {list(occluders.shape)}"
+        raise FusionDatasetsError(
+            f"{spec.title} lays objects over its targets; got {got}, expected occluders [m, {c + 1}, p, p]: make them "
+            "with occluder_pool from a file's occluders"
+        )
+    layout = draw_occluders(spec, (b, num_inputs), len(occluders), generator=generator)
+    return lay_over(target.float() * WHITE_LEVEL, occluders, *layout)
