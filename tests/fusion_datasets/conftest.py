@@ -1,11 +1,14 @@
 """A small stand-in of MNIST, and a benchmark file built from it."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from fusion_datasets.build import build_mnist
 from fusion_datasets.sources.standin import StandInMnist
+
+sys.path.insert(0, str(Path(__file__).parent))  # for bad_server.py
 
 TRAIN_ROWS, TEST_ROWS = 90, 40
 

@@ -17,6 +17,7 @@ import pytest
 from fusion_datasets import FusionDataset, FusionDatasetsError
 from fusion_datasets import build as building
 from fusion_datasets.build import build_mnist, plan_mnist
+from fusion_datasets.locking import locked
 from fusion_datasets.shards import Journal, Rendered, Shard, ShardRenderer
 from fusion_datasets.sources.mnist import MnistSource
 from fusion_datasets.sources.standin import StandInMnist
@@ -142,7 +143,7 @@ def test_an_unwritable_place_is_one_sentence(tmp_path: Path) -> None:
 def test_two_builds_of_one_file_do_not_mix(tmp_path: Path) -> None:
     plan = plan_mnist("stand-in", tmp_path / "a.h5", limit=3)
     plan.partial.mkdir()
-    with building._locked(plan.partial), pytest.raises(FusionDatasetsError, match="by another process"):
+    with locked(plan.partial), pytest.raises(FusionDatasetsError, match="by another process"):
         building.execute(plan, progress=False)
     building.execute(plan, progress=False)
     assert plan.output.is_file()

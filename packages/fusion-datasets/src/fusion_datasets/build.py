@@ -1,11 +1,8 @@
 """From source to benchmark file: shards first, with a journal that a killed build continues from."""
 
-import contextlib
 import hashlib
 import json
 import shutil
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -16,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion_datasets.errors import FusionDatasetsError
+from fusion_datasets.locking import locked
 from fusion_datasets.progress import Progress
 from fusion_datasets.schema import OCCLUDERS, occluder_section, validate
 from fusion_datasets.shards import ORIGINALS, Journal, Rendered, Shard, ShardRenderer
@@ -196,7 +194,7 @@ def execute(plan: BuildPlan, *, workers: int = 1, force: bool = False, progress:
     workshop = plan.workshop  # looks at the source: a bad one is met before anything is written
     try:
         plan.partial.mkdir(parents=True, exist_ok=True)
-        with _locked(plan.partial):
+        with locked(plan.partial):
             for child in plan.partial.iterdir():
                 if child.is_dir() and child != workshop:
                     shutil.rmtree(child, ignore_errors=True)
@@ -229,22 +227,6 @@ def is_built(plan: BuildPlan) -> bool:
             f"{plan.output} is another build ({difference}); choose another output, or replace it with --force"
         )
     return True
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep a second build of the same file out; the system frees the lock however the process ends."""
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FusionDatasetsError(f"{folder} is being worked on by another process; wait for it") from None
-        yield
 
 
 def _render(plan: BuildPlan, renderer: ShardRenderer, workers: int, progress: bool) -> dict[str, Rendered]:

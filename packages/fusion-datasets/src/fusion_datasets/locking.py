@@ -1,0 +1,31 @@
+"""One process at a time in a folder."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from fusion_datasets.errors import FusionDatasetsError
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second process out of a folder of unfinished work; the system frees the lock however this one ends.
+
+    Arguments:
+        folder: Holds the file `lock` from then on.
+
+    Raises:
+        FusionDatasetsError: If another process works there.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FusionDatasetsError(f"{folder} is being worked on by another process; wait for it") from None
+        yield
