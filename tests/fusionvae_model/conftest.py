@@ -5,28 +5,18 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))  # plain.py and variants.py
+from variants import TINY
 
 from fusion_datasets.build import build_mnist
 from fusionvae_model import PRESETS, FusionVAE, ModelConfig, TrainConfig, trainer
 from fusionvae_model.config import Preset
 from fusionvae_model.training import prepare, train
-
-TINY = ModelConfig(
-    image_size=16,
-    channels=1,
-    nll_size=16,
-    likelihood="bernoulli",
-    groups_per_scale=(2, 1),
-    latent_channels=2,
-    base_channels=4,
-    preprocessing_blocks=1,
-    cells_per_block=2,
-    encoder_cells=1,
-    decoder_cells=1,
-)
 
 PRESET_NAME = "fusion-mnist-small"
 QUICK = Preset(

@@ -2,24 +2,96 @@
 
 import pytest
 import torch
+from plain import iterative_fusion
+from torch.distributions import Normal
 
-from fusionvae_model.aggregation import max_aggregate, max_aggregate_prefixes
+from fusionvae_model.aggregation import Aggregation, bayes_aggregate
+
+REFERENCES = {"max": lambda f: f.amax(dim=1), "mean": lambda f: f.mean(dim=1), "bayes": lambda f: f}
+
+
+def gaussians(k, *, log_scales=1.0, dtype=torch.double):
+    generator = torch.Generator().manual_seed(0)
+    mean, log_scale = torch.randn(2, 3, k, 4, 2, 2, generator=generator, dtype=torch.double).unbind()
+    return Normal(mean.to(dtype), (log_scale * log_scales).exp().to(dtype))
+
+
+@pytest.mark.parametrize("method", REFERENCES)
+def test_prefixes_equal_one_aggregation_each(method):
+    features = torch.randn(2, 5, 4, 3, 3, dtype=torch.double)
+    sizes = (3, 0, 5, 1, 3)
+    for size, inputs in zip(sizes, Aggregation(method).prefixes(features, sizes), strict=True):
+        if size == 0:
+            assert inputs is None
+        else:
+            assert inputs.num_inputs == size
+            torch.testing.assert_close(inputs.features, REFERENCES[method](features[:, :size]))
+
+
+@pytest.mark.parametrize("method", REFERENCES)
+def test_no_input_at_all(method):
+    assert Aggregation(method).prefixes(torch.randn(2, 0, 4, 3, 3), (0,)) == [None]
+
+
+@pytest.mark.parametrize("method", ["max", "mean"])
+def test_adding_comes_after_the_inputs_and_joining_puts_u_among_them(method):
+    features, u = torch.randn(2, 3, 4, 3, 3, dtype=torch.double), torch.randn(2, 4, 3, 3, dtype=torch.double)
+    everything = torch.cat((features, u[:, None]), dim=1)
+    for name, expected in (("add", REFERENCES[method](features) + u), ("all", REFERENCES[method](everything))):
+        aggregation = Aggregation.from_name(f"{method}-{name}")
+        (inputs,) = aggregation.prefixes(features, (3,))
+        torch.testing.assert_close(aggregation.merge(inputs, u), expected)
+        torch.testing.assert_close(aggregation.merge(inputs, None), REFERENCES[method](features))
+        assert aggregation.merge(None, u) is u
+
+
+def test_the_elements_of_a_bayesian_set():
+    features, u = torch.randn(2, 3, 4, 3, 3), torch.randn(2, 4, 3, 3)
+    (inputs,) = Aggregation("bayes").prefixes(features, (3,))
+    torch.testing.assert_close(Aggregation("bayes").merge(inputs, u), features + u[:, None])
+    joined = Aggregation("bayes", joins_all=True).merge(inputs, u)
+    torch.testing.assert_close(joined, torch.cat((features, u[:, None]), dim=1))
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 8])
-def test_max_does_not_see_the_order(k):
-    features = torch.randn(2, k, 4, 3, 3)
-    assert torch.equal(max_aggregate(features), max_aggregate(features[:, torch.randperm(k)]))
+def test_bayesian_fusion_equals_the_iterative_rule(k):
+    elements = gaussians(k)
+    fused = bayes_aggregate(elements)
+    pairs = zip(elements.loc.unbind(dim=1), elements.scale.unbind(dim=1), strict=True)
+    reference = iterative_fusion([Normal(mean, scale) for mean, scale in pairs])
+    torch.testing.assert_close(fused.loc, reference.loc)
+    torch.testing.assert_close(fused.scale, reference.scale)
 
 
-def test_prefixes_equal_one_aggregation_each():
-    features = torch.randn(2, 5, 4, 3, 3)
-    for size, aggregate in zip((3, 0, 5, 1, 3), max_aggregate_prefixes(features, (3, 0, 5, 1, 3)), strict=True):
-        if size == 0:
-            assert aggregate is None
-        else:
-            assert torch.equal(aggregate, max_aggregate(features[:, :size]))
+def test_bayesian_fusion_is_the_product_of_the_densities():
+    """Up to a constant: the log densities of the elements sum to that of the fused Gaussian everywhere."""
+    elements = gaussians(3)
+    fused = bayes_aggregate(elements)
+    z = torch.linspace(-4, 4, 9, dtype=torch.double).view(-1, 1, 1, 1, 1)
+    ratio = elements.log_prob(z[:, None]).sum(dim=2) - fused.log_prob(z)
+    torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio))
 
 
-def test_no_input_at_all():
-    assert max_aggregate_prefixes(torch.randn(2, 0, 4, 3, 3), (0,)) == [None]
+def test_bayesian_fusion_does_not_see_the_order():
+    elements, order = gaussians(5), torch.tensor([3, 0, 4, 1, 2])
+    there, back = bayes_aggregate(elements), bayes_aggregate(Normal(elements.loc[:, order], elements.scale[:, order]))
+    torch.testing.assert_close(there.loc, back.loc)
+    torch.testing.assert_close(there.scale, back.scale)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bayesian_fusion_of_tiny_and_huge_variances(dtype):
+    """Scales from e⁻⁴⁰ to e⁴⁰, whose squares neither type holds: as exact as the numbers it is given, and trainable."""
+    elements = gaussians(4, log_scales=15.0, dtype=dtype)
+    assert elements.scale.min() < 1e-15
+    assert elements.scale.max() > 1e15
+    exact = bayes_aggregate(Normal(elements.loc.double(), elements.scale.double()))
+    elements.loc.requires_grad_()
+    elements.scale.requires_grad_()
+    fused = bayes_aggregate(elements)
+    assert fused.loc.dtype == torch.float32
+    torch.testing.assert_close(fused.loc.double(), exact.loc, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fused.scale.double(), exact.scale, rtol=1e-4, atol=0)
+    (fused.loc.sum() + fused.scale.log().sum()).backward()
+    assert elements.loc.grad.isfinite().all()
+    assert elements.scale.grad.isfinite().all()

@@ -186,7 +186,7 @@ def test_failure_is_one_line_whatever_it_quotes(monkeypatch):
     def fail(_):
         raise FusionVAEError("the file is damaged:\n  at byte 3\n")
 
-    monkeypatch.setattr(FusionVAE, "from_pretrained", fail)
+    monkeypatch.setattr("fusionvae_model.cli.load_model", fail)
     assert failure("info", "x") == "Error: the file is damaged: at byte 3"
 
 

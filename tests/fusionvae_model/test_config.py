@@ -35,6 +35,10 @@ def test_the_published_settings_of_fusion_mnist():
         ({"nll_size": 27}, "centre square"),
         ({"kind": "gan"}, "unknown kind"),
         ({"likelihood": "poisson"}, "unknown likelihood"),
+        ({"posterior": "x"}, "posterior 'x' does not belong to fusionvae; expected y or xy"),
+        ({"aggregation": "max"}, "aggregation 'max' does not belong to fusionvae"),
+        ({"aggregation": "bayes-add", "posterior": "xy"}, "choose posterior 'y'"),
+        ({"kind": "cvae"}, "posterior 'y' does not belong to cvae; expected xy"),
     ],
 )
 def test_impossible_architectures_are_refused(changes, words):

@@ -11,7 +11,7 @@ import torch
 
 from fusionvae_bench.errors import ModelError
 from fusionvae_bench.trivial import PREFIX, build_trivial
-from fusionvae_model import FusionVAE
+from fusionvae_model import catalogue
 from fusionvae_model.checkpoint import model_folder
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def load_model(weights: str, data: FusionDataset | None, device: torch.device) -
             raise ModelError(f"{weights} is made of training images; expected the data set beside it")
         return build_trivial(weights, data)
     if Path(weights).exists() or ":" not in weights:
-        return FusionVAE.from_pretrained(weights, device=device)
+        return catalogue.load_model(weights, device=device)
     module, _, factory = weights.partition(":")
     try:
         model = getattr(importlib.import_module(module), factory)()

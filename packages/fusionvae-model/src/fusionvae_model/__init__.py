@@ -2,8 +2,26 @@
 
 __version__ = "0.1.0"
 
-from fusionvae_model.config import PRESETS, ModelConfig, TrainConfig
+from fusionvae_model.baselines import CVAE, FCN
+from fusionvae_model.catalogue import build_model, load_model
+from fusionvae_model.config import AGGREGATIONS, MODEL_KINDS, PRESETS, ModelConfig, TrainConfig
 from fusionvae_model.errors import FusionVAEError
-from fusionvae_model.fusionvae import Bound, FusionVAE
+from fusionvae_model.fusionvae import FusionVAE
+from fusionvae_model.model import Bound, FusionModel
 
-__all__ = ["PRESETS", "Bound", "FusionVAE", "FusionVAEError", "ModelConfig", "TrainConfig", "__version__"]
+__all__ = [
+    "AGGREGATIONS",
+    "CVAE",
+    "FCN",
+    "MODEL_KINDS",
+    "PRESETS",
+    "Bound",
+    "FusionModel",
+    "FusionVAE",
+    "FusionVAEError",
+    "ModelConfig",
+    "TrainConfig",
+    "__version__",
+    "build_model",
+    "load_model",
+]

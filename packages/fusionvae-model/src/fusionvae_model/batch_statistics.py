@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from fusionvae_model.data import Batch, seeded_generator
-from fusionvae_model.fusionvae import FusionVAE
+from fusionvae_model.model import FusionModel
 from fusionvae_model.noise import BatchNoise
 from fusionvae_model.processes import ALONE, Processes
 
 
 @torch.no_grad()
-def train_eval_gap(model: FusionVAE, batches: Iterable[Batch], *, seed: int, processes: Processes = ALONE) -> float:
+def train_eval_gap(model: FusionModel, batches: Iterable[Batch], *, seed: int, processes: Processes = ALONE) -> float:
     """Return by how many nats the bound (Eq. 8) is better in train mode than in eval mode, on the same images.
 
     The noise is the same as well, and the model itself is left as it is.
@@ -36,7 +36,7 @@ def train_eval_gap(model: FusionVAE, batches: Iterable[Batch], *, seed: int, pro
 
 @torch.no_grad()
 def reestimate_batch_norm(
-    model: FusionVAE, batches: Iterable[Batch], *, seed: int, processes: Processes = ALONE
+    model: FusionModel, batches: Iterable[Batch], *, seed: int, processes: Processes = ALONE
 ) -> None:
     """Replace the running statistics by plain means over the batches.
 
@@ -64,7 +64,7 @@ def reestimate_batch_norm(
             norm.momentum = momentum
 
 
-def _bound(model: FusionVAE, batch: Batch, seed: int, index: int, processes: Processes) -> Tensor:
+def _bound(model: FusionModel, batch: Batch, seed: int, index: int, processes: Processes) -> Tensor:
     """Return the bound of this process's rows in nats, ``[rows]``."""
     generator = seeded_generator("batch statistics", seed, index, device=batch.target.device)
     (rows,) = processes.shares(len(batch.target))

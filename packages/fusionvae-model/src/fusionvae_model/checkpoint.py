@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fusionvae_model import __version__
 from fusionvae_model.atomic import write_file
-from fusionvae_model.config import ModelConfig
+from fusionvae_model.config import MODEL_KINDS, ModelConfig
 from fusionvae_model.errors import FusionVAEError
 
 FORMAT = "fusionvae-model"
@@ -55,11 +55,11 @@ def write_pretrained(
         write_json(folder / TRAINING_FILE, training)
 
 
-def read_pretrained(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Read configuration and tensors of a model folder.
+def read_config(folder: Path) -> ModelConfig:
+    """Read the configuration of a model folder.
 
     Raises:
-        FusionVAEError: If a file is missing, damaged, or of another version, or a weight is not finite.
+        FusionVAEError: If it is missing, damaged, or of another version.
     """
     if not folder.is_dir():
         raise FusionVAEError(
@@ -80,7 +80,16 @@ def read_pretrained(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
         )
     if not isinstance(values.get("model"), dict):
         raise FusionVAEError(f"{folder / CONFIG_FILE} has no model section; copy the folder again or train anew")
-    config, tensors = ModelConfig.from_dict(values["model"]), read_tensors(folder / WEIGHTS_FILE)
+    return ModelConfig.from_dict(values["model"])
+
+
+def read_pretrained(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Read configuration and tensors of a model folder.
+
+    Raises:
+        FusionVAEError: If a file is missing, damaged, or of another version, or a weight is not finite.
+    """
+    config, tensors = read_config(folder), read_tensors(folder / WEIGHTS_FILE)
     if (name := first_non_finite(tensors)) is not None:
         raise FusionVAEError(
             f"{folder / WEIGHTS_FILE} holds NaN or infinite values in {name}; expected finite weights: "
@@ -147,9 +156,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _model_card(config: ModelConfig, num_parameters: int, training: dict[str, Any] | None) -> str:
+    title = MODEL_KINDS[config.kind].title
     scales = ", ".join(
-        f"{count} × {config.coarsest_side << scale}²" for scale, count in enumerate(config.groups_per_scale)
+        f"{count} × {config.coarsest_side << scale}²" for scale, count in enumerate(config.latents_per_scale)
     )
+    latents = f"{scales}, {config.latent_channels} channels each" if scales else "none: its output is deterministic"
     lines = [
         "---",
         "library_name: fusionvae-model",
@@ -157,21 +168,22 @@ def _model_card(config: ModelConfig, num_parameters: int, training: dict[str, An
         "tags: [image-fusion, variational-autoencoder, uncertainty]",
         "---",
         "",
-        "# FusionVAE",
+        f"# {title}",
         "",
         f"Fuses any number of {config.image_size}×{config.image_size} images with {config.channels} channel(s) "
         "into hypotheses of the clean image.",
         "",
         "```python",
-        "from fusionvae_model import FusionVAE",
-        'model = FusionVAE.from_pretrained("this/folder")',
+        "from fusionvae_model import load_model",
+        'model = load_model("this/folder")',
         "fused = model.sample(inputs, num_samples=8)  # [b, k, c, h, w] in [0, 1] → [b, 8, c, h, w]",
         "```",
         "",
         "| | |",
         "|---|---|",
         f"| parameters | {num_parameters:,} |",
-        f"| latent groups (coarse to fine) | {scales}, {config.latent_channels} channels each |",
+        f"| latent groups (coarse to fine) | {latents} |",
+        f"| posterior, aggregation | {config.posterior}, {config.aggregation} |",
         f"| likelihood | {config.likelihood} |",
     ]
     for key, value in (training or {}).items():

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from fusionvae_model import __version__
+from fusionvae_model.catalogue import load_model
 from fusionvae_model.checkpoint import model_folder, read_training_summary
-from fusionvae_model.config import PRESETS
+from fusionvae_model.config import AGGREGATIONS, MODEL_KINDS, PRESETS
 from fusionvae_model.errors import FusionVAEError
-from fusionvae_model.fusionvae import FusionVAE
 
 
 class _OneSentenceErrors(click.Group):
@@ -48,7 +48,9 @@ def main() -> None:
 @main.command()
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Benchmark file (HDF5) to train on.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
-@click.option("--model", type=click.Choice(["fusionvae"]), default="fusionvae", show_default=True, help="Kind.")
+@click.option("--model", type=click.Choice(list(MODEL_KINDS)), default="fusionvae", show_default=True, help="Kind.")
+@click.option("--posterior", type=click.Choice(["y", "xy"]), help="What q may see; fusionvae alone.  [default: y]")
+@click.option("--aggregation", type=click.Choice(AGGREGATIONS), help="fusionvae alone.  [default: max-add]")
 @click.option("--preset", "preset_name", type=click.Choice(list(PRESETS)), default="fusion-mnist", show_default=True)
 @click.option("--epochs", type=click.IntRange(min=1), help="Length instead of the preset's.")
 @click.option("--minutes", type=_FiniteRange(min=0, min_open=True), help="Length in wall time instead.")
@@ -65,6 +67,8 @@ def train(
     data: Path,
     output: Path,
     model: str,
+    posterior: str | None,
+    aggregation: str | None,
     preset_name: str,
     epochs: int | None,
     minutes: float | None,
@@ -84,10 +88,15 @@ def train(
     """
     if epochs is not None and minutes is not None:
         raise click.UsageError("choose --epochs or --minutes, not both")
+    if model != "fusionvae" and (posterior or aggregation):
+        raise click.UsageError(f"--posterior and --aggregation choose among FusionVAEs; leave them out with {model}")
     from fusionvae_model import training  # it needs fusion-datasets, which `fuse` and `info` do without
 
     settings: dict[str, Any] = {
         "preset_name": preset_name,
+        "kind": model,
+        "posterior": posterior,
+        "aggregation": aggregation,
         "epochs": epochs,
         "minutes": minutes,
         "batch_size": batch_size,
@@ -121,7 +130,7 @@ def train(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(folder: Path, as_json: bool) -> None:
     """Print what a model is and how it was trained."""
-    model = FusionVAE.from_pretrained(folder)
+    model = load_model(folder)
     values: dict[str, Any] = {
         "parameters": model.num_parameters,
         "model": model.config.to_dict(),
@@ -176,7 +185,7 @@ def fuse(
     from fusionvae_model import sheets
     from fusionvae_model.device import resolve_device
 
-    model = FusionVAE.from_pretrained(weights, device=resolve_device(device))
+    model = load_model(weights, device=resolve_device(device))
     inputs = sheets.read_inputs(images, model.config, fit=fit)
     fusion = sheets.fuse(model, inputs, num_samples=samples, temperature=temperature, seed=seed)
     sheets.write_sheet(output, fusion)

@@ -48,18 +48,65 @@ def _is_a(value: Any, kind: Any) -> bool:
     return isinstance(value, int | float) if kind is float else isinstance(value, kind)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig(_Config):
-    """The architecture (paper Sec. 4.3, App. A, Tab. 6).
+AGGREGATIONS = ("max-add", "mean-add", "bayes-add", "max-all", "mean-all", "bayes-all")
+"""How the prior of a latent group fuses its inputs (Sec. 6.3, Tab. 5)."""
+
+
+@dataclass(frozen=True)
+class ModelKind:
+    """A row of the paper's tables.
 
     Attributes:
-        kind: Which model: ``"fusionvae"``.
+        title: The paper's name of it.
+        posteriors: What its approximate posterior may look at: the target ``y``, or the inputs ``x`` as well. The
+            first is the default; ``"none"`` for a model without latent variables.
+        aggregations: How it may fuse the features of its inputs; the first is the default.
+        skips: Whether its decoder sees the inputs' features at every resolution.
+    """
+
+    title: str
+    posteriors: tuple[str, ...]
+    aggregations: tuple[str, ...]
+    skips: bool = False
+
+
+MODEL_KINDS = {
+    "fusionvae": ModelKind("FusionVAE", ("y", "xy"), AGGREGATIONS),
+    "cvae": ModelKind("CVAE", ("xy",), ("max",)),
+    "cvae-skip": ModelKind("CVAE+S", ("xy",), ("max",), skips=True),
+    "fcn": ModelKind("FCN", ("none",), ("max",)),
+    "fcn-skip": ModelKind("FCN+S", ("none",), ("max",), skips=True),
+}
+"""Every model of the paper by the name that commands and configurations use (Sec. 5.3)."""
+
+
+def model_kind(name: str) -> ModelKind:
+    """Return the row of :data:`MODEL_KINDS` of this name.
+
+    Raises:
+        FusionVAEError: If there is none.
+    """
+    try:
+        return MODEL_KINDS[name]
+    except KeyError:
+        raise FusionVAEError(f"unknown kind of model {name!r}; expected one of {', '.join(MODEL_KINDS)}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(_Config):
+    """The architecture (paper Sec. 4.3, 5.3 and 6.3, App. A, Tab. 6).
+
+    Attributes:
+        kind: Which model, a key of :data:`MODEL_KINDS`.
+        posterior: ``"y"`` for ``q(z | y)``, ``"xy"`` for ``q(z | x, y)``, ``"none"`` without latent variables.
+        aggregation: One of :data:`AGGREGATIONS`, or ``"max"`` for the baselines.
         image_size: Rows and columns of an image, in pixels.
         channels: Channels ``c`` of an image.
         nll_size: Side of the centre square whose pixels the likelihood estimate counts (28 for FusionMNIST, whose
             images are 28×28 in a frame of zeros). Training counts all pixels.
         likelihood: ``"bernoulli"``.
-        groups_per_scale: Latent groups of each scale, coarse to fine (the order of the walk).
+        groups_per_scale: Groups of cells of each scale, coarse to fine (the order of the walk). Each is a latent
+            group in FusionVAE; a CVAE has latents in the first alone, an FCN in none.
         latent_channels: Channels ``m`` of each ``z_l``.
         base_channels: Channels of the features at full resolution; they double with every halving.
         preprocessing_blocks: Halvings of the resolution before the first latent scale.
@@ -69,6 +116,8 @@ class ModelConfig(_Config):
     """
 
     kind: str = "fusionvae"
+    posterior: str = "y"
+    aggregation: str = "max-add"
     image_size: int
     channels: int
     nll_size: int
@@ -83,8 +132,20 @@ class ModelConfig(_Config):
 
     def __post_init__(self) -> None:
         """Check that the pieces fit together."""
-        if self.kind != "fusionvae":
-            raise FusionVAEError(f"unknown kind of model {self.kind!r}; this version knows 'fusionvae'")
+        row = model_kind(self.kind)
+        for name, value, possible in (
+            ("posterior", self.posterior, row.posteriors),
+            ("aggregation", self.aggregation, row.aggregations),
+        ):
+            if value not in possible:
+                raise FusionVAEError(
+                    f"{name} {value!r} does not belong to {self.kind}; expected {' or '.join(possible)}"
+                )
+        if self.posterior == "xy" and self.aggregation.startswith("bayes"):
+            raise FusionVAEError(
+                f"aggregation {self.aggregation!r} fuses priors and leaves open how a posterior of inputs and target "
+                "fuses its features; choose posterior 'y', or aggregation max or mean"
+            )
         if self.likelihood != "bernoulli":
             raise FusionVAEError(f"unknown likelihood {self.likelihood!r}; this version knows 'bernoulli'")
         if not self.groups_per_scale or min(self.groups_per_scale) < 1:
@@ -117,9 +178,16 @@ class ModelConfig(_Config):
         return self.base_channels << self.halvings
 
     @property
+    def latents_per_scale(self) -> tuple[int, ...]:
+        """Latent groups of each scale, coarse to fine, down to the finest that has any."""
+        if self.posterior == "none":
+            return ()
+        return self.groups_per_scale if self.kind == "fusionvae" else (1,)
+
+    @property
     def num_groups(self) -> int:
         """``L``, the number of latent groups."""
-        return sum(self.groups_per_scale)
+        return sum(self.latents_per_scale)
 
     @property
     def num_dims(self) -> int:
@@ -177,10 +245,18 @@ class TrainConfig(_Config):
 
 @dataclass(frozen=True)
 class Preset:
-    """A model with the training that belongs to it."""
+    """A FusionVAE with the training that belongs to it.
+
+    Attributes:
+        model: The architecture of FusionVAE.
+        train: Objective and schedules, of the baselines as well.
+        baseline_groups: ``groups_per_scale`` of CVAE and FCN, with which they have about as many parameters; empty
+            for FusionVAE's.
+    """
 
     model: ModelConfig
     train: TrainConfig
+    baseline_groups: tuple[int, ...] = ()
 
 
 # fmt: off
@@ -189,11 +265,13 @@ PRESETS = {
     "fusion-mnist": Preset(
         ModelConfig(image_size=32, channels=1, nll_size=28, likelihood="bernoulli", groups_per_scale=(2, 5), latent_channels=10, base_channels=8, preprocessing_blocks=2, cells_per_block=1, encoder_cells=1, decoder_cells=1),  # noqa: E501
         TrainConfig(epochs=400, batch_size=800, warmup_fraction=5 / 400, regularization=1e-2),
+        baseline_groups=(2, 8),
     ),
     # a laptop's: minutes instead of hours
     "fusion-mnist-small": Preset(
         ModelConfig(image_size=32, channels=1, nll_size=28, likelihood="bernoulli", groups_per_scale=(1, 2), latent_channels=10, base_channels=8, preprocessing_blocks=2, cells_per_block=1, encoder_cells=1, decoder_cells=1),  # noqa: E501
         TrainConfig(epochs=10, batch_size=32, warmup_fraction=0.05, beta_fraction=0.2, regularization=1e-3),
+        baseline_groups=(1, 3),
     ),
 }
 # fmt: on
@@ -209,3 +287,27 @@ def preset(name: str) -> Preset:
         return PRESETS[name]
     except KeyError:
         raise FusionVAEError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS)}") from None
+
+
+def preset_model(
+    name: str, *, kind: str = "fusionvae", posterior: str | None = None, aggregation: str | None = None
+) -> ModelConfig:
+    """Return the architecture of a preset for any kind of model.
+
+    Args:
+        name: A key of :data:`PRESETS`.
+        kind: A key of :data:`MODEL_KINDS`.
+        posterior: Instead of the kind's own, where it has a choice.
+        aggregation: Likewise.
+
+    Raises:
+        FusionVAEError: If a name is unknown, or the kind has no such posterior or aggregation.
+    """
+    chosen, row = preset(name), model_kind(kind)
+    return dataclasses.replace(
+        chosen.model,
+        kind=kind,
+        posterior=posterior or row.posteriors[0],
+        aggregation=aggregation or row.aggregations[0],
+        groups_per_scale=(kind != "fusionvae" and chosen.baseline_groups) or chosen.model.groups_per_scale,
+    )

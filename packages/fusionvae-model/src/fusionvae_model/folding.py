@@ -24,7 +24,7 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
     for parent in list(folded.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Sequential):
-                setattr(parent, name, nn.Sequential(*_folded(child)))
+                setattr(parent, name, type(child)(*_folded(child)))
             elif isinstance(child, WeightNormConv2d):
                 setattr(parent, name, _plain(child))
     return folded

@@ -3,8 +3,9 @@
 Lists of feature maps and of groups run in the order of the walk: coarsest first, ``l = 1`` at index 0.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn import functional as F
 
+from fusionvae_model.aggregation import Aggregation, InputSet, bayes_aggregate
 from fusionvae_model.config import ModelConfig
 from fusionvae_model.distributions import LIKELIHOODS, Likelihood, bounded_normal
-from fusionvae_model.layers import DecoderCell, DownCell, EncoderCell, UpCell, WeightNormConv2d
+from fusionvae_model.layers import Cells, DecoderCell, DownCell, EncoderCell, UpCell, WeightNormConv2d
 from fusionvae_model.noise import NoiseSource, standard_normal
 
 DECODER_EXPANSION = 6
@@ -26,7 +28,7 @@ Draw = Callable[[int, Normal, Normal | None], Tensor]
 
 
 class Encoder(nn.Module):
-    """Bottom-up network shared by the target and every input (Fig. 2, dotted lines)."""
+    """Bottom-up network shared by the target and every input (Fig. 2, dotted lines), tapped once per group."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -37,14 +39,14 @@ class Encoder(nn.Module):
             preprocess += [EncoderCell(channels) for _ in range(config.cells_per_block - 1)]
             preprocess.append(DownCell(channels))
             channels *= 2
-        self.preprocess = nn.Sequential(*preprocess)
+        self.preprocess = Cells(*preprocess)
         stages: list[nn.Module] = []
         for scale, groups in enumerate(reversed(config.groups_per_scale)):
             for group in range(groups):
                 cells: list[nn.Module] = [EncoderCell(channels) for _ in range(config.encoder_cells)]
                 if scale > 0 and group == 0:
                     cells.insert(0, DownCell(channels // 2))
-                stages.append(nn.Sequential(*cells))
+                stages.append(Cells(*cells))
             channels *= 2
         self.stages = nn.ModuleList(stages)
         top = channels // 2
@@ -61,6 +63,23 @@ class Encoder(nn.Module):
         return taps[::-1]
 
 
+def decoder_cells(config: ModelConfig) -> Iterator[tuple[int, list[nn.Module]]]:
+    """Yield, for every group coarse to fine, the channels of its state and the cells that come before its heads.
+
+    The first group has none; the first of every later scale begins with an up cell.
+    """
+    channels = config.coarsest_channels
+    for scale, count in enumerate(config.groups_per_scale):
+        for group in range(count):
+            cells: list[nn.Module] = []
+            if scale > 0 or group > 0:
+                cells = [DecoderCell(channels, expansion=DECODER_EXPANSION) for _ in range(config.decoder_cells)]
+            if scale > 0 and group == 0:
+                cells.insert(0, UpCell(2 * channels, expansion=DECODER_EXPANSION))
+            yield channels, cells
+        channels //= 2
+
+
 class LatentGroup(nn.Module):
     """One latent group of the walk: its cells, its two heads, and how ``z_l`` joins the state.
 
@@ -68,46 +87,55 @@ class LatentGroup(nn.Module):
         channels: Channels ``C`` of the state.
         latent_channels: Channels ``m`` of ``z_l``.
         cells: What the state passes before the heads; nothing for the first group.
+        aggregation: How the prior fuses the inputs.
         first: Whether this is group 1, which has no ``u_l``.
     """
 
-    def __init__(self, channels: int, latent_channels: int, cells: Sequence[nn.Module], *, first: bool) -> None:
+    def __init__(
+        self,
+        channels: int,
+        latent_channels: int,
+        cells: Sequence[nn.Module],
+        *,
+        aggregation: Aggregation,
+        first: bool,
+    ) -> None:
         super().__init__()
         self.latent_channels = latent_channels
-        self.cells = nn.Sequential(*cells)
+        self.aggregation = aggregation
+        self.cells = Cells(*cells)
         self.project = None if first else WeightNormConv2d(channels, channels, 1)
         self.prior_head = WeightNormConv2d(channels, 2 * latent_channels, 3)
         self.posterior_head = WeightNormConv2d(channels, 2 * latent_channels, 3)
         self.join_latents = WeightNormConv2d(channels + latent_channels, channels, 1)
 
-    def prior(self, context: Tensor | None, u: Tensor | None, state: Tensor) -> Normal:
+    def prior(self, inputs: InputSet | None, u: Tensor | None, state: Tensor) -> Normal:
         """Return ``p_l = Normal(conv_p(agg_i f_l(x_i) + u_l))``; without inputs ``p_1 = N(0, 1)``.
 
+        The ablations of Sec. 6.3 let ``u_l`` join the set, or fuse the Gaussians that ``conv_p`` makes of each element.
+
         Args:
-            context: Aggregated features ``[b, C, h, w]`` of the inputs, or ``None`` without inputs.
+            inputs: Features of the inputs, or ``None`` without inputs.
             u: ``u_l`` ``[b, C, h, w]``, or ``None`` in group 1.
             state: The state; gives batch size, device and type where there is neither.
         """
-        if context is None and u is None:
+        if inputs is None and u is None:
             zeros = state.new_zeros(len(state), self.latent_channels, *state.shape[2:])
             return Normal(zeros, torch.ones_like(zeros), validate_args=False)
-        return bounded_normal(self.prior_head(F.elu(_sum(context, u))))
+        features = F.elu(self.aggregation.merge(inputs, u))
+        if features.ndim == 4:
+            return bounded_normal(self.prior_head(features))
+        elements = bounded_normal(self.prior_head(features.flatten(0, 1)))
+        means, scales = (value.unflatten(0, features.shape[:2]) for value in (elements.loc, elements.scale))
+        return bayes_aggregate(Normal(means, scales, validate_args=False))
 
     def posterior(self, target: Tensor, u: Tensor | None) -> Normal:
         """Return ``q_l = Normal(conv_q(f_l(y) + u_l))`` for the target's features ``[b, C, h, w]``."""
-        return bounded_normal(self.posterior_head(_sum(target, u)))
+        return bounded_normal(self.posterior_head(target if u is None else target + u))
 
     def join(self, state: Tensor, z: Tensor) -> Tensor:
         """Return ``s = conv1x1(concat(s, z_l))``, ``[b, C, h, w]``."""
         return self.join_latents(torch.cat((state, z), dim=1))
-
-
-def _sum(features: Tensor | None, u: Tensor | None) -> Tensor:
-    if features is None or u is None:
-        present = u if features is None else features
-        assert present is not None
-        return present
-    return features + u
 
 
 @dataclass(frozen=True)
@@ -138,24 +166,19 @@ class TopDownWalk(nn.Module):
         super().__init__()
         side, channels = config.coarsest_side, config.coarsest_channels
         self.h = nn.Parameter(torch.rand(channels, side, side))
-        groups: list[nn.Module] = []
-        for scale, count in enumerate(config.groups_per_scale):
-            for group in range(count):
-                cells: list[nn.Module] = []
-                if groups:
-                    cells = [DecoderCell(channels, expansion=DECODER_EXPANSION) for _ in range(config.decoder_cells)]
-                if scale > 0 and group == 0:
-                    cells.insert(0, UpCell(2 * channels, expansion=DECODER_EXPANSION))
-                groups.append(LatentGroup(channels, config.latent_channels, cells, first=not groups))
-            channels //= 2
-        self.groups = nn.ModuleList(groups)
+        aggregation = Aggregation.from_name(config.aggregation)
+        cells_of_groups = itertools.islice(decoder_cells(config), config.num_groups)
+        self.groups = nn.ModuleList(
+            LatentGroup(channels, config.latent_channels, cells, aggregation=aggregation, first=l == 0)
+            for l, (channels, cells) in enumerate(cells_of_groups)
+        )
 
     def forward(
         self,
         draw: Draw,
         *,
         batch_size: int,
-        contexts: Sequence[Sequence[Tensor | None]],
+        contexts: Sequence[Sequence[InputSet | None]],
         target: Sequence[Tensor] | None = None,
     ) -> Walk:
         """Walk down once.
@@ -163,9 +186,9 @@ class TopDownWalk(nn.Module):
         Args:
             draw: Chooses each ``z_l``; it is handed the first of the priors.
             batch_size: ``b``.
-            contexts: For each set of inputs the aggregated features ``[b, C_l, h_l, w_l]`` of every group, all
-                ``None`` for the empty set. At least one set.
-            target: The target's features of every group, for a posterior.
+            contexts: For each set of inputs what every group knows of it, all ``None`` for the empty set. At least
+                one set.
+            target: The features of every group that a posterior is made of, ``[b, C_l, h_l, w_l]`` each.
         """
         state = self.h.expand(batch_size, -1, -1, -1)
         steps = []
@@ -228,12 +251,12 @@ class ImageHead(nn.Module):
                 DecoderCell(channels, expansion=POSTPROCESSING_EXPANSION) for _ in range(config.cells_per_block - 1)
             ]
         self.likelihood = LIKELIHOODS[config.likelihood]
-        self.postprocess = nn.Sequential(*cells)
+        self.postprocess = Cells(*cells)
         self.parameters_of_pixels = WeightNormConv2d(channels, self.likelihood.num_parameters(config.channels), 3)
 
-    def forward(self, state: Tensor) -> Likelihood:
+    def forward(self, state: Tensor, shortcuts: Iterator[Tensor] | None = None) -> Likelihood:
         """Return the likelihood of images ``[b, c, h, w]`` for a state ``[b, C, h_L, w_L]``."""
-        return self.likelihood(self.parameters_of_pixels(F.elu(self.postprocess(state))))
+        return self.likelihood(self.parameters_of_pixels(F.elu(self.postprocess(state, shortcuts))))
 
 
 def log_density_ratio(walk: Walk) -> Tensor:

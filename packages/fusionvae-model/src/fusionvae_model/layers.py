@@ -9,6 +9,8 @@ Letters used for shapes throughout the package:
 Every cell adds a tenth of its branch to its skip: ``cell(f) = skip(f) + 0.1 · SE(branch(f))``.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -184,3 +186,26 @@ def _contract(hidden: int, out_channels: int) -> nn.Sequential:
         batch_norm(out_channels),
         SqueezeExcitation(out_channels),
     )
+
+
+class Cells(nn.Sequential):
+    """A chain of cells; where it is given shortcuts, one joins after every cell that doubles the resolution."""
+
+    def forward(self, features: Tensor, shortcuts: Iterator[Tensor] | None = None) -> Tensor:
+        """Run the cells.
+
+        Args:
+            features: ``[b, C, h, w]``.
+            shortcuts: The encoder's features of the resolutions ahead, each taken when it is reached.
+        """
+        for cell in self:
+            features = cell(features)
+            if shortcuts is not None and isinstance(cell, UpCell):
+                features = join_shortcut(features, shortcuts)
+        return features
+
+
+def join_shortcut(features: Tensor, shortcuts: Iterator[Tensor]) -> Tensor:
+    """Return the maximum of the decoder's features and the next shortcut; without one, the decoder's own (Sec. 5.3)."""
+    shortcut = next(shortcuts, None)
+    return features if shortcut is None else features.maximum(shortcut)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusionvae_model.fusionvae import Bound
 from fusionvae_model.layers import WeightNormConv2d, norm_gain
+from fusionvae_model.model import Bound
 
 POWER_ITERATIONS = 4
 FIRST_POWER_ITERATIONS = 40

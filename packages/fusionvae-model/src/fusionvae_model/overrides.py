@@ -32,7 +32,7 @@ def override(preset: Preset, assignments: Sequence[str]) -> Preset:
             raise FusionVAEError(f"the setting {name} is given twice; choose one value")
         chosen[name] = _value(text, getattr(getattr(preset, "model" if owners[name] is ModelConfig else "train"), name))
     model, train = preset.model.to_dict() | changes[ModelConfig], preset.train.to_dict() | changes[TrainConfig]
-    return Preset(ModelConfig.from_dict(model), TrainConfig.from_dict(train))
+    return dataclasses.replace(preset, model=ModelConfig.from_dict(model), train=TrainConfig.from_dict(train))
 
 
 def _value(text: str, present: Any) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 from fusionvae_model.atomic import remove_folder, replace_folder, stated_failure
 from fusionvae_model.checkpoint import WEIGHTS_FILE, read_json, read_tensors, write_json, write_tensors
 from fusionvae_model.errors import FusionVAEError
-from fusionvae_model.fusionvae import FusionVAE
+from fusionvae_model.model import FusionModel
 from fusionvae_model.progress import note
 
 CHECKPOINTS = "checkpoints"
@@ -24,7 +24,7 @@ def finished_checkpoints(output: Path) -> list[Path]:
     return sorted((output / CHECKPOINTS).glob("step-*"))
 
 
-def write_checkpoint(output: Path, model: FusionVAE, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+def write_checkpoint(output: Path, model: FusionModel, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Write a checkpoint under a hidden name, give it its own, and remove what is older than the one before it.
 
     Args:

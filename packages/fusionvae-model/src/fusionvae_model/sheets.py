@@ -13,7 +13,7 @@ from torch import Tensor
 from fusionvae_model.atomic import write_file
 from fusionvae_model.config import ModelConfig
 from fusionvae_model.errors import FusionVAEError
-from fusionvae_model.fusionvae import FusionVAE
+from fusionvae_model.model import FusionModel
 
 TILE_PX = 128
 GAP_PX = 12
@@ -109,9 +109,9 @@ def _fitted(picture: Image.Image, size: tuple[int, int], fit: str) -> Image.Imag
     return picture.resize(size, method)
 
 
-def fuse(model: FusionVAE, inputs: Tensor, *, num_samples: int, temperature: float = 1.0, seed: int = 0) -> Fusion:
+def fuse(model: FusionModel, inputs: Tensor, *, num_samples: int, temperature: float = 1.0, seed: int = 0) -> Fusion:
     """Fuse the inputs ``[1, k, c, h, w]`` of one thing."""
-    device = model.walk.h.device
+    device = model.device
     generator = torch.Generator(device).manual_seed(seed)
     hypotheses = model.sample(inputs.to(device), num_samples=num_samples, temperature=temperature, generator=generator)
     return Fusion(inputs[0].cpu(), hypotheses[0].float().cpu())

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from fusionvae_model.adamax import Adamax, WeightAverage
+from fusionvae_model.catalogue import build_model
 from fusionvae_model.config import ModelConfig, TrainConfig
 from fusionvae_model.data import Batch, seeded_generator
-from fusionvae_model.fusionvae import Bound, FusionVAE
 from fusionvae_model.global_batch_norm import globalise_batch_norm
 from fusionvae_model.guard import StepGuard
+from fusionvae_model.model import Bound, FusionModel
 from fusionvae_model.noise import BatchNoise
 from fusionvae_model.objective import (
     SpectralRegularizer,
@@ -34,11 +35,11 @@ def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
     return config.final_learning_rate + (config.learning_rate - config.final_learning_rate) * cosine
 
 
-def build_seeded(config: ModelConfig, seed: int, device: torch.device | str) -> FusionVAE:
+def build_seeded(config: ModelConfig, seed: int, device: torch.device | str) -> FusionModel:
     """Build an untrained model whose weights depend on the seed alone; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = FusionVAE(config)
+        model = build_model(config)
     return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -59,7 +60,7 @@ class TrainingStep:
             globalise_batch_norm(self.model)
         directions = seeded_generator("spectral", config.seed, 0)
         self.spectral = SpectralRegularizer(self.model, generator=directions).to(device)
-        self.gamma = torch.tensor(group_gamma(run.model.groups_per_scale), device=device)
+        self.gamma = torch.tensor(group_gamma(run.model.latents_per_scale), device=device)
         self.optimizer = Adamax(
             dict(self.model.named_parameters()), eps=config.adamax_eps, weight_decay=config.weight_decay
         )

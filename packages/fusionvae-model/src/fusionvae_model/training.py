@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fusionvae_model.checkpoint import write_json
-from fusionvae_model.config import preset
+from fusionvae_model.config import Preset, preset, preset_model
 from fusionvae_model.data import TrainingSet
 from fusionvae_model.device import keep_freed_memory, resolve_device
 from fusionvae_model.errors import FusionVAEError
@@ -27,6 +27,9 @@ def train(
     output: str | Path,
     *,
     preset_name: str,
+    kind: str = "fusionvae",
+    posterior: str | None = None,
+    aggregation: str | None = None,
     epochs: int | None = None,
     minutes: float | None = None,
     batch_size: int | None = None,
@@ -45,6 +48,9 @@ def train(
         data_path: HDF5 file that ``fusion-datasets build`` wrote.
         output: The run's folder; at the end also a model folder for ``from_pretrained``.
         preset_name: Architecture, objective and schedules.
+        kind: Which model, a key of :data:`~fusionvae_model.config.MODEL_KINDS`.
+        posterior: Instead of the kind's own, where it has a choice.
+        aggregation: Likewise.
         epochs: Length of the training instead of the preset's.
         minutes: Length in wall time instead: a step is measured first, then the number of steps is fixed and stored.
         batch_size: Instead of the preset's.
@@ -69,6 +75,9 @@ def train(
             data_path,
             output,
             preset_name=preset_name,
+            kind=kind,
+            posterior=posterior,
+            aggregation=aggregation,
             epochs=epochs,
             minutes=minutes,
             batch_size=batch_size,
@@ -100,6 +109,9 @@ def prepare(
     output: Path,
     *,
     preset_name: str,
+    kind: str = "fusionvae",
+    posterior: str | None = None,
+    aggregation: str | None = None,
     epochs: int | None,
     minutes: float | None,
     batch_size: int | None,
@@ -119,7 +131,8 @@ def prepare(
     if precision not in PRECISIONS:
         raise FusionVAEError(f"got precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
     keep_freed_memory()
-    chosen = override(preset(preset_name), overrides)
+    model = preset_model(preset_name, kind=kind, posterior=posterior, aggregation=aggregation)
+    chosen = override(Preset(model, preset(preset_name).train), overrides)
     target_device = resolve_device(device) if isinstance(device, str) else device
     changes = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     config = dataclasses.replace(chosen.train, **{key: value for key, value in changes.items() if value is not None})

@@ -1,0 +1,214 @@
+"""What every model of the paper is: built from a preset, trained by its bound, stored as a folder, able to fuse."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fusionvae_model.aggregation import Aggregation, InputSet
+from fusionvae_model.checkpoint import model_folder, read_pretrained, write_pretrained
+from fusionvae_model.config import ModelConfig, preset_model
+from fusionvae_model.errors import FusionVAEError
+from fusionvae_model.folding import fold_batch_norm
+from fusionvae_model.noise import NoiseSource
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The two sides of the evidence lower bound, Eq. (8) with ``β = α_l = 1``.
+
+    Attributes:
+        log_likelihood: ``log p(y | z)`` for one ``z ~ q``, nats, ``[b]``.
+        kl: ``KL(q_l ‖ p_l)`` of each group, nats, ``[b, L]``; ``L = 0`` for a model without latent variables.
+    """
+
+    log_likelihood: Tensor
+    kl: Tensor
+
+    @property
+    def nats(self) -> Tensor:
+        """The bound itself, ``[b]``."""
+        return self.log_likelihood - self.kl.sum(dim=1)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def inference(method: Callable[P, R]) -> Callable[P, R]:
+    """Run a method without gradients and in eval mode, where batch norm does not mix images."""
+
+    @wraps(method)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        model = args[0]
+        assert isinstance(model, nn.Module)
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                return method(*args, **kwargs)
+        finally:
+            model.train(was_training)
+
+    return run
+
+
+class FusionModel(nn.Module, ABC):
+    """A model that fuses ``k ≥ 0`` images of one thing.
+
+    The inputs are a set: their order does not matter, and any number is accepted, also more than in training.
+
+    Args:
+        config: The architecture.
+
+    Attributes:
+        kinds: Keys of :data:`~fusionvae_model.config.MODEL_KINDS` that the class builds.
+    """
+
+    kinds: ClassVar[tuple[str, ...]]
+    encoder: nn.Module
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if config.kind not in self.kinds:
+            raise FusionVAEError(
+                f"{type(self).__name__} builds {' and '.join(self.kinds)}, not {config.kind}; "
+                "build_model and load_model find the class that does"
+            )
+        self.config = config
+        self.aggregation = Aggregation.from_name(config.aggregation)
+
+    @classmethod
+    def from_preset(cls, name: str) -> Self:
+        """Build an untrained model of a preset, e.g. ``"fusion-mnist"``."""
+        return cls(preset_model(name, kind=cls.kinds[0]))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, device: torch.device | str = "cpu") -> Self:
+        """Load a trained model from a folder that :meth:`save_pretrained` or ``fusionvae train`` wrote.
+
+        Args:
+            folder: Its path, or the name of weights that came with the package: ``"fusion-mnist"``.
+            device: Where the model goes.
+
+        Raises:
+            FusionVAEError: If the folder holds no model, one of another class, or one of another version.
+        """
+        config, tensors = read_pretrained(model_folder(folder))
+        model = cls(config)
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise FusionVAEError(f"the weights in {folder} do not fit their own config.json: {reason}") from error
+        return model.to(device).eval()
+
+    def save_pretrained(self, folder: str | Path, *, training: dict[str, Any] | None = None) -> None:
+        """Write config.json, model.safetensors and a model card, each whole or not at all.
+
+        Args:
+            folder: Created if absent.
+            training: What to remember of the training (:mod:`fusionvae_model.training` fills it in).
+        """
+        write_pretrained(Path(folder), self.config, self.state_dict(), self.num_parameters, training)
+
+    def folded(self) -> Self:
+        """Return a copy for inference alone that computes the same in about half the time.
+
+        Batch norms become part of the convolutions beside them (:mod:`fusionvae_model.folding`); the copy cannot be
+        trained or saved.
+        """
+        copy = fold_batch_norm(self)
+        assert isinstance(copy, type(self))
+        return copy
+
+    @property
+    def num_parameters(self) -> int:
+        """Trained numbers in the model."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return next(self.parameters()).device
+
+    @abstractmethod
+    def forward(self, target: Tensor, inputs: Tensor, *, generator: NoiseSource | None = None) -> Bound:
+        """Return both sides of what training maximises; differentiable.
+
+        Args:
+            target: ``y``, ``[b, c, h, w]`` in [0, 1].
+            inputs: ``x_1 … x_k``, ``[b, k, c, h, w]`` in [0, 1], ``k ≥ 0``.
+            generator: Source of the noise.
+        """
+
+    @abstractmethod
+    def sample(
+        self,
+        inputs: Tensor | None = None,
+        *,
+        num_samples: int = 1,
+        batch_size: int | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return hypotheses of the clean image, ``[b, S, c, h, w]`` in [0, 1].
+
+        Args:
+            inputs: ``[b, k, c, h, w]`` in [0, 1]; ``None`` for no inputs.
+            num_samples: Hypotheses ``S`` per image.
+            batch_size: ``b``, where there are no inputs to tell it.
+            temperature: Multiplies every prior's scale; 1 samples the model, less is safer and less varied.
+            generator: Source of the noise.
+        """
+
+    def _encode(
+        self, target: Tensor | None, inputs: Tensor, sizes: Sequence[int]
+    ) -> tuple[list[Tensor], list[list[InputSet | None]]]:
+        """Encode target and inputs in one batch; fuse the first ``k`` inputs for each of the sizes.
+
+        Returns:
+            The target's features (none without a target), and those of each set of inputs.
+        """
+        b, k = inputs.shape[:2]
+        images = inputs.flatten(0, 1) if target is None else torch.cat((inputs.flatten(0, 1), target))
+        if len(images) == 0:
+            return [], [[None] * self.config.num_groups for _ in sizes]
+        features = self.encoder(images)
+        of_inputs = [self.aggregation.prefixes(f[: b * k].unflatten(0, (b, k)), sizes) for f in features]
+        contexts = [list(context) for context in zip(*of_inputs, strict=True)]
+        return [f[b * k :] for f in features], contexts
+
+    def _inputs_to_sample(self, inputs: Tensor | None, batch_size: int | None, num_samples: int) -> Tensor:
+        """Check what :meth:`sample` was asked for; return its inputs, of which there may be none."""
+        size = self.config.image_size
+        if inputs is None:
+            shape = (1 if batch_size is None else batch_size, 0, self.config.channels, size, size)
+            inputs = torch.empty(shape, device=self.device)
+        self._check_inputs(inputs, batch_size=len(inputs) if batch_size is None else batch_size)
+        self._check_num_samples(num_samples)
+        return inputs
+
+    def _check_target(self, target: Tensor) -> None:
+        expected = (self.config.channels, self.config.image_size, self.config.image_size)
+        if target.ndim != 4 or tuple(target.shape[1:]) != expected:
+            raise FusionVAEError(
+                f"the target has shape {list(target.shape)}; this model expects [b, {', '.join(map(str, expected))}]"
+            )
+
+    def _check_inputs(self, inputs: Tensor, *, batch_size: int) -> None:
+        expected = (self.config.channels, self.config.image_size, self.config.image_size)
+        if inputs.ndim != 5 or len(inputs) != batch_size or tuple(inputs.shape[2:]) != expected:
+            raise FusionVAEError(
+                f"the inputs have shape {list(inputs.shape)}; this model expects "
+                f"[{batch_size}, k, {', '.join(map(str, expected))}] with any k ≥ 0"
+            )
+
+    def _check_num_samples(self, num_samples: int) -> None:
+        if num_samples < 1:
+            raise FusionVAEError(f"num_samples is {num_samples}; expected at least 1")
