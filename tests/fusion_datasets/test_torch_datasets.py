@@ -1,0 +1,148 @@
+"""Data sets in torchvision's manner: the same items from any number of workers, however they were started."""
+
+import hashlib
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from fusion_datasets import FusionDataset, FusionDatasetsError
+from fusion_datasets.sources import originals
+from fusion_datasets.sources.download import RemoteFile
+from fusion_datasets.sources.originals import PublishedFiles
+from fusion_datasets.torch import FusionCelebA, FusionItem, FusionMNIST, FusionTLESS, RandomNumInputs
+
+TRAIN_ROWS = 90
+
+
+@pytest.fixture(scope="module")
+def root(benchmark_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the benchmark's file."""
+    folder = tmp_path_factory.mktemp("root")
+    shutil.copy(benchmark_file, folder / "fusion-mnist.h5")
+    return folder
+
+
+def test_items_of_a_frozen_split_are_those_of_the_file(root: Path) -> None:
+    data, file = FusionMNIST(root, "test"), FusionDataset(root / "fusion-mnist.h5")
+    assert len(data) == len(file) == 40
+    target, inputs, masks = data[7]
+    assert (target.shape, inputs.shape, masks.shape) == ((1, 32, 32), (3, 1, 32, 32), (3, 32, 32))
+    assert (target.dtype, inputs.dtype, masks.dtype) == (torch.float32, torch.float32, torch.bool)
+    assert np.array_equal((inputs * 255).round().numpy()[:, 0], file[7].inputs[..., 0])  # type: ignore[index]
+    assert np.array_equal(masks.numpy(), file[7].masks)
+    assert np.array_equal((target * 255).round().numpy()[0], file[7].target[..., 0])
+
+
+def test_training_inputs_depend_on_seed_epoch_and_row_alone(root: Path) -> None:
+    data = FusionMNIST(root, seed=4)
+    first = data[3].inputs
+    assert torch.equal(data[3].inputs, first)
+    assert torch.equal(FusionMNIST(root, seed=4)[3].inputs, first)
+    others = [data[4].inputs, FusionMNIST(root, seed=5)[3].inputs]
+    data.set_epoch(1)
+    others.append(data[3].inputs)
+    assert torch.equal(data[3].target, FusionMNIST(root)[3].target)
+    assert not any(torch.equal(first, other) for other in others)
+    data.set_epoch(0)
+    assert torch.equal(data[3].inputs, first)
+
+
+def test_unrendered_items_are_the_stored_targets(root: Path) -> None:
+    target, inputs, masks = FusionMNIST(root, render=False)[2]
+    assert torch.equal(target, FusionMNIST(root)[2].target)
+    assert (inputs.shape, masks.shape) == ((0, 1, 32, 32), (0, 32, 32))
+
+
+def test_a_transform_sees_the_whole_item(root: Path) -> None:
+    def flipped(item: FusionItem) -> Any:
+        return FusionItem(*(part.flip(-1) for part in item))
+
+    plain, turned = FusionMNIST(root, "test")[0], FusionMNIST(root, "test", flipped)[0]
+    assert all(torch.equal(a.flip(-1), b) for a, b in zip(plain, turned, strict=True))
+
+
+def loaded(data: FusionMNIST, epochs: int = 2, **settings: Any) -> list[str]:
+    """Digest and k of every batch of some epochs, in a shuffled order of their own."""
+    loader: DataLoader[Any] = DataLoader(data, 16, collate_fn=RandomNumInputs(seed=1), **settings)
+    said = []
+    for epoch in range(epochs):
+        data.set_epoch(epoch)
+        for batch in loader:
+            assert batch.inputs.shape[:2] == batch.masks.shape[:2]
+            parts = b"".join(part.contiguous().numpy().tobytes() for part in batch)
+            said.append(f"{batch.inputs.shape[1]} {hashlib.sha256(parts).hexdigest()}")
+    return said
+
+
+@pytest.mark.parametrize(
+    "workers",
+    [
+        {"num_workers": 1, "multiprocessing_context": "fork"},
+        {"num_workers": 2, "multiprocessing_context": "fork", "persistent_workers": True},
+        {"num_workers": 2, "multiprocessing_context": "spawn", "persistent_workers": True},
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_workers_change_nothing(root: Path, workers: dict[str, Any]) -> None:
+    alone = loaded(FusionMNIST(root, seed=2))
+    assert len(alone) == 12
+    assert len(set(alone)) >= 10  # batches without inputs recur
+    data = FusionMNIST(root, seed=2)
+    assert data[0] is not None  # the handle is open when the workers start
+    assert loaded(data, **workers) == alone
+
+
+@pytest.mark.cuda
+def test_batches_arrive_in_pinned_memory(root: Path) -> None:
+    loader: DataLoader[Any] = DataLoader(FusionMNIST(root), 8, collate_fn=RandomNumInputs(), pin_memory=True)
+    for batch in loader:
+        assert isinstance(batch, FusionItem)
+        assert all(part.is_pinned() for part in batch if part.numel())
+
+
+def test_the_number_of_inputs_is_uniform_and_the_batch_keeps_the_first(root: Path) -> None:
+    data = FusionMNIST(root)
+    collate = RandomNumInputs()
+    counts: Counter[int] = Counter()
+    for epoch in range(8):
+        data.set_epoch(epoch)
+        for row in range(50):
+            item = data[row]
+            batch = collate([item])
+            counts[batch.inputs.shape[1]] += 1
+            assert torch.equal(batch.inputs[0], item.inputs[: batch.inputs.shape[1]])
+    assert sorted(counts) == [0, 1, 2, 3]
+    assert sum((count - 100) ** 2 / 100 for count in counts.values()) < 16.3  # χ² of 3 degrees of freedom, p = 0.001
+    with pytest.raises(FusionDatasetsError, match="items with 0 inputs; expected at least 3"):
+        collate([FusionMNIST(root, render=False)[0]])
+    with pytest.raises(FusionDatasetsError, match="expected 0 or more"):
+        RandomNumInputs(-1)
+
+
+@pytest.mark.parametrize("below", [".", "MNIST/raw", "mnist"])
+def test_a_missing_file_is_built_from_what_lies_there(digits_folder: Path, tmp_path: Path, below: str) -> None:
+    shutil.copytree(digits_folder, tmp_path / below, dirs_exist_ok=True)
+    assert len(FusionMNIST(tmp_path)) == TRAIN_ROWS
+    assert (tmp_path / "fusion-mnist.h5").is_file()
+
+
+def test_nothing_to_build_from_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FusionDatasetsError, match=r"holds neither fusion-mnist.h5 nor MNIST's files.*download=True"):
+        FusionMNIST(tmp_path)
+    nowhere = RemoteFile("train-images-idx3-ubyte.gz", (), "gzip")
+    published = PublishedFiles("mnist", "MNIST", "https://example.org", "CC0-1.0", (nowhere,))
+    monkeypatch.setattr(originals, "originals", lambda _: published)
+    with pytest.raises(FusionDatasetsError, match="could not be fetched"):
+        FusionMNIST(tmp_path, download=True)
+    for kind, name in ((FusionCelebA, "celeba"), (FusionTLESS, "tless")):
+        with pytest.raises(FusionDatasetsError, match=f"fusion-datasets build {name}"):
+            kind(tmp_path)
+    with pytest.raises(FusionDatasetsError, match="seeds count from 0"):
+        FusionMNIST(tmp_path, seed=-1)
