@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import json
 import shlex
 import subprocess
 import sys
@@ -103,3 +104,20 @@ def test_the_proof_stops_at_the_first_failure(
     assert printed[-1].startswith(f"FAILED at {failing},")
     assert proof.run("lint") is True
     assert capsys.readouterr().out.splitlines()[-1].startswith("all good,")
+
+
+@pytest.mark.slow
+def test_bench_compares_two_builds_that_agree(repository: Path) -> None:
+    settings = ("--rounds", "1", "--batch-size", "8", "--threads", "1", "--preset", "fusion-mnist-small", "--json")
+    done = tool(repository, "bench", "train", "render", *settings)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert list(rows) == ["train", "render"]
+    assert rows["train"]["ratio"] == pytest.approx(rows["train"]["here"] / rows["train"]["plain"])
+    assert 0 < rows["render"]["here"] < 1
+
+
+def test_bench_refuses_an_unknown_job(repository: Path) -> None:
+    done = tool(repository, "bench", "dance")
+    assert done.returncode == 2
+    assert "'dance' is no job; expected train, evaluate, render" in done.stderr
