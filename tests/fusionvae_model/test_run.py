@@ -223,17 +223,18 @@ def test_minutes_fix_the_steps_once(quick_trainer, quick_train, tmp_path, monkey
 
     def measured(self, *, seconds):
         asked.append(seconds)
-        return 0.05 * 60
+        return 20 * 60
 
     monkeypatch.setattr(Trainer, "measure_step_seconds", measured)
-    summary = quick_train(tmp_path / "run", minutes=0.1)
+    monkeypatch.setattr(Trainer, "measure_finish_seconds", lambda self: 60 * 60)
+    summary = quick_train(tmp_path / "run", minutes=100)
     stored = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert (summary["steps"], stored["total_steps"], stored["minutes"]) == (2, 2, 0.1)
-    assert asked == [pytest.approx(0.3)]
-    assert quick_train(tmp_path / "run", minutes=0.1, resume=True) == summary
+    assert (summary["steps"], stored["total_steps"], stored["minutes"]) == (2, 2, 100)
+    assert asked == [20]
+    assert quick_train(tmp_path / "run", minutes=100, resume=True) == summary
     assert len(asked) == 1  # a faster or slower machine would count other steps
-    with pytest.raises(FusionVAEError, match=r"minutes: 0\.1 there, 0\.2 asked for"):
-        quick_train(tmp_path / "run", minutes=0.2, resume=True)
+    with pytest.raises(FusionVAEError, match=r"minutes: 100 there, 200 asked for"):
+        quick_train(tmp_path / "run", minutes=200, resume=True)
 
 
 def test_minutes_leave_at_least_one_step(quick_trainer, monkeypatch):

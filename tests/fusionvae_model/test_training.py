@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import sys
 
 import pytest
 import torch
+from PIL import Image
 
 from fusionvae_model import FusionVAE, FusionVAEError, TrainConfig
 from fusionvae_model.data import TrainingSet
@@ -239,6 +241,58 @@ def test_log_lines_say_everything(finished_run, data_file):
         assert line["seconds_left"] == pytest.approx(line["seconds"] / step * (8 - step), rel=1e-4)
         assert line["num_inputs"] == pytest.approx(sum(drawn[step - steps : step]) / steps, rel=1e-5)
         assert min(line["gradient_norm"], line["images_per_second"]) > 0
+
+
+def test_event_files_say_what_the_log_says(quick_train, tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 4, interrupt)
+        with pytest.raises(FusionVAEError, match="interrupted"):
+            quick_train(tmp_path / "run", tensorboard=True)
+    quick_train(tmp_path / "run", tensorboard=True, resume=True)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    written = lines(tmp_path / "run")
+    for tag, expected in (
+        ("elbo_nats", [line["elbo_nats"] for line in written]),
+        ("kl_per_group/2", [line["kl_per_group"][1] for line in written]),
+        ("active_units_per_group/1", [line["active_units_per_group"][0] for line in written]),
+    ):
+        assert [event.step for event in events.Scalars(tag)] == [3, 6, 8]
+        assert [event.value for event in events.Scalars(tag)] == pytest.approx(expected)
+
+
+def test_event_files_without_tensorboard(quick_train, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(FusionVAEError, match=r"pip install 'fusionvae-model\[train\]'"):
+        quick_train(tmp_path / "run", tensorboard=True)
+
+
+def test_sheets_on_the_way_change_nothing(quick_train, finished_run, tmp_path):
+    quick_train(tmp_path / "run", sheet_every=4)
+    sheets = sorted((tmp_path / "run" / "sheets").iterdir())
+    assert [path.name for path in sheets] == ["step-00000004.png", "step-00000008.png"]
+    first, second = (Image.open(path) for path in sheets)
+    assert first.size == second.size
+    assert first.tobytes() != second.tobytes()
+    assert_same_run(tmp_path / "run", finished_run)
+
+
+def test_units_are_active_where_the_posterior_mean_differs_among_images(quick_trainer):
+    trainer = quick_trainer()
+    head = trainer.model.walk.groups[1].posterior_head
+    with torch.no_grad():
+        head.bias.zero_()
+        head.log_norm[:2] = torch.tensor([-20.0, 3.0])  # channel 1 is mute, channel 2 is loud
+    trainer.log.add(trainer.train_step(trainer.batch(0), 0), 12, 0)
+    line = trainer.log.write(
+        group_sizes=trainer.state.group_sizes,
+        keep=False,
+        **dict.fromkeys(("step", "epoch", "seconds", "seconds_left", "beta", "learning_rate"), 1.0),
+    )
+    assert trainer.state.group_sizes == [2 * 16, 2 * 64]
+    assert line["active_units_per_group"][1] == 64
 
 
 def test_summary_says_what_was_done(finished_run):

@@ -37,7 +37,7 @@ class Adamax:
         self.learning_rate = torch.zeros((), device=device)
         self.state = {
             "average": torch.zeros(len(self.parameters), device=device),
-            "norm": torch.zeros(len(self.parameters), device=device),
+            "norm": torch.full((len(self.parameters),), eps, device=device),  # its least, so that 0 / 0 never is
             "counts": torch.zeros(len(self.parameters.names), device=device),
         }
 
@@ -55,14 +55,16 @@ class Adamax:
             accept: Whether to move at all, bool ``[]``.
         """
         average, norm, counts = self.state["average"], self.state["norm"], self.state["counts"]
-        parameter_moves = self._present() & accept
-        counts += parameter_moves
-        moves = self._spread(parameter_moves)
-        gradient = gradient + self._weight_decay * self.parameters.read()
-        average.copy_(torch.where(moves, average.lerp(gradient, 1 - self._betas[0]), average))
-        norm.copy_(torch.where(moves, torch.maximum(self._betas[1] * norm, gradient.abs() + self._eps), norm))
-        rate = self._spread(self.learning_rate / (1 - self._betas[0] ** counts))
-        self.parameters.subtract(torch.where(moves, rate * average / norm, 0.0))
+        accepted = self._present() & accept
+        counts += accepted
+        # Arithmetic with zeros and ones from here on, several times faster than selection; so NaNs must go first.
+        gradient = torch.where(accept, gradient, 0.0).add_(self.parameters.read(), alpha=self._weight_decay)
+        moves = self._spread(accepted.float())
+        average.add_(torch.sub(gradient, average).mul_(moves), alpha=1 - self._betas[0])
+        norm.mul_(1 - (1 - self._betas[1]) * moves)
+        torch.maximum(norm, gradient.abs_().add_(self._eps).mul_(moves), out=norm)
+        rate = torch.where(accepted, self.learning_rate / (1 - self._betas[0] ** counts), 0.0)
+        self.parameters.subtract(self._spread(rate).mul_(average).div_(norm))
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore what :attr:`state` held.

@@ -53,10 +53,12 @@ def main() -> None:
 @click.option("--aggregation", type=click.Choice(AGGREGATIONS), help="fusionvae alone.  [default: max-add]")
 @click.option("--preset", "preset_name", type=click.Choice(list(PRESETS)), default="fusion-mnist", show_default=True)
 @click.option("--epochs", type=click.IntRange(min=1), help="Length instead of the preset's.")
-@click.option("--minutes", type=_FiniteRange(min=0, min_open=True), help="Length in wall time instead.")
+@click.option("--minutes", type=_FiniteRange(min=0, min_open=True), help="Length in wall time instead, all in all.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Targets per step instead of the preset's.")
 @click.option("--device", type=DEVICE, default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["32", "bf16"]), default="32", show_default=True)
+@click.option("--tensorboard", is_flag=True, help="Write event files beside the log.")
+@click.option("--sheet-every", type=click.IntRange(min=1), metavar="STEPS", help="Draw a sheet of samples so often.")
 @click.option("--accumulate", type=click.IntRange(min=1), default=1, show_default=True, help="Passes per step.")
 @click.option("--ema", type=click.FloatRange(0, 1, max_open=True), help="Decay of a moving average of the weights.")
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Replace a setting of the preset.")
@@ -75,6 +77,8 @@ def train(
     batch_size: int | None,
     device: str,
     precision: str,
+    tensorboard: bool,
+    sheet_every: int | None,
     accumulate: int,
     ema: float | None,
     overrides: tuple[str, ...],
@@ -91,6 +95,7 @@ def train(
     if model != "fusionvae" and (posterior or aggregation):
         raise click.UsageError(f"--posterior and --aggregation choose among FusionVAEs; leave them out with {model}")
     from fusionvae_model import training  # it needs fusion-datasets, which `fuse` and `info` do without
+    from fusionvae_model.device import peak_memory_mib
 
     settings: dict[str, Any] = {
         "preset_name": preset_name,
@@ -109,7 +114,8 @@ def train(
     }
     if dry_run:
         trainer = training.prepare(data, output, **settings)
-        seconds = trainer.measure_step_seconds(seconds=3)
+        seconds, finish = trainer.measure_step_seconds(seconds=3), trainer.measure_finish_seconds()
+        memory = peak_memory_mib(trainer.device)
         left = trainer.run.total_steps - trainer.step
         plan = {
             **trainer.run.to_dict(),
@@ -117,11 +123,12 @@ def train(
             "steps_done": trainer.step,
             "steps_left": left,
             "seconds_per_step": round(seconds, 4),
-            "minutes_left": round(left * seconds / 60, 1),
+            "minutes_left": round((left * seconds + finish) / 60, 1),
+            "peak_memory_mib": None if memory is None else round(memory),
         }
         click.echo(json.dumps(plan, indent=2))
         return
-    summary = training.train(data, output, **settings)
+    summary = training.train(data, output, **settings, tensorboard=tensorboard, sheet_every=sheet_every)
     click.echo(f"{output}: {summary['steps']} steps, {summary['epochs']} epochs, {summary['seconds']} s of training")
 
 

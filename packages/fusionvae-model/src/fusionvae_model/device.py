@@ -31,6 +31,18 @@ def device_name(device: torch.device) -> str:
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
+def peak_memory_mib(device: torch.device) -> float | None:
+    """Return the most memory taken so far: on a GPU by tensors there, else by this process; ``None`` if unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
 def keep_freed_memory() -> None:
     """Ask glibc to keep large freed blocks for the next step instead of returning them to the system.
 

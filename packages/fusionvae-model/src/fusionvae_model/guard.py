@@ -59,8 +59,8 @@ class StepGuard:
         accept = values.isfinite().all()
         for group, before in zip(self._buffers, self._before, strict=True):
             group.write(torch.where(accept, group.read(), before))
-        first_bad = gradient.isfinite().logical_not().to(torch.uint8).argmax()
-        self._pending.append((step, list(terms), torch.cat((values.double(), first_bad[None].double()))))
+        worst = gradient.abs().argmax()  # a NaN counts as larger than all
+        self._pending.append((step, list(terms), torch.cat((values.double(), worst[None].double()))))
         return accept
 
     def report(self) -> list[Skip]:
@@ -69,12 +69,12 @@ class StepGuard:
             return []
         skips = []
         rows = torch.stack([record for _, _, record in self._pending]).tolist()
-        for (step, names, _), (*values, first_bad) in zip(self._pending, rows, strict=True):
+        for (step, names, _), (*values, worst) in zip(self._pending, rows, strict=True):
             finite = torch.tensor(values).isfinite().tolist()
             self.consecutive = 0 if all(finite) else self.consecutive + 1
             if not all(finite):
                 culprits = [name for name, is_finite in zip(names, finite, strict=False) if not is_finite]
-                parameter = self._parameters.name_at(int(first_bad))
+                parameter = self._parameters.name_at(int(worst))
                 skips.append(Skip(step, " and ".join(culprits) or f"the gradient of {parameter}"))
         self.total += len(skips)
         self._pending = []

@@ -129,16 +129,47 @@ def write_sheet(path: Path, fusion: Fusion) -> None:
         *_rows([(f"hypothesis {i}", image) for i, image in enumerate(fusion.hypotheses, start=1)]),
         [("mean", fusion.mean), (UNCERTAINTY, uncertainty)],
     ]
-    columns = max(len(row) for row in rows)
-    pitch, row_height = TILE_PX + GAP_PX, TILE_PX + CAPTION_PX + GAP_PX
-    sheet = Image.new("RGB", (columns * pitch + GAP_PX, len(rows) * row_height + GAP_PX), "white")
+    _write_tiles(path, rows)
+
+
+def write_samples(path: Path, model: FusionModel, target: Tensor, inputs: Tensor) -> None:
+    """Write a PNG: a row per image with target, inputs, and what the model makes of the first 0, 1, … of them.
+
+    The noise is the same on every call, so that sheets of one training can be leafed through.
+
+    Args:
+        path: Final name.
+        model: In any state of training.
+        target: ``[b, c, h, w]`` in [0, 1].
+        inputs: ``[b, k, c, h, w]`` in [0, 1].
+
+    Raises:
+        FusionVAEError: If the file cannot be written.
+    """
+    columns = [("target", target), *((f"input {i}", x) for i, x in enumerate(inputs.unbind(dim=1), start=1))]
+    for k in range(inputs.shape[1] + 1):
+        generator = torch.Generator(inputs.device).manual_seed(0)
+        hypotheses = model.sample(inputs[:, :k], num_samples=2, generator=generator)
+        columns += [(f"from {k} inputs" if k != 1 else "from 1 input", hypotheses[:, s]) for s in range(2)]
+    images = [(caption, images.float().cpu()) for caption, images in columns]
+    rows = range(len(target))
+    _write_tiles(path, [[(caption if b == 0 else "", column[b]) for caption, column in images] for b in rows])
+
+
+def _write_tiles(path: Path, rows: list[list[tuple[str, Tensor]]]) -> None:
+    pitch = TILE_PX + GAP_PX
+    captions_px = [CAPTION_PX if any(caption for caption, _ in row) else 0 for row in rows]
+    height = sum(pitch + caption_px for caption_px in captions_px) + GAP_PX
+    sheet = Image.new("RGB", (max(map(len, rows)) * pitch + GAP_PX, height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    for r, row in enumerate(rows):
+    top = GAP_PX
+    for row, caption_px in zip(rows, captions_px, strict=True):
         for c, (caption, image) in enumerate(row):
-            corner = (GAP_PX + c * pitch, GAP_PX + r * row_height)
-            draw.text(corner, caption, fill=INK, font=font)
+            left = GAP_PX + c * pitch
+            draw.text((left, top), caption, fill=INK, font=font)
             tile = _picture(image, heat=caption == UNCERTAINTY).resize((TILE_PX, TILE_PX), Image.Resampling.NEAREST)
-            sheet.paste(tile, (corner[0], corner[1] + CAPTION_PX))
+            sheet.paste(tile, (left, top + caption_px))
+        top += pitch + caption_px
     png = io.BytesIO()
     sheet.save(png, format="PNG")
     write_file(path, png.getvalue())

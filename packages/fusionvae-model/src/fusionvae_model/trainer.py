@@ -1,9 +1,11 @@
 """The training loop: one run's steps, its log, its checkpoints, and how it ends."""
 
+import contextlib
+import copy
 import dataclasses
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,21 @@ from fusionvae_model.checkpoint import TRAINING_FILE, first_non_finite, read_jso
 from fusionvae_model.data import Batch, TrainingSet
 from fusionvae_model.device import device_name
 from fusionvae_model.errors import FusionVAEError
+from fusionvae_model.event_files import EventFiles
 from fusionvae_model.guard import MOST_CONSECUTIVE_SKIPS
 from fusionvae_model.interruption import StopRequest
 from fusionvae_model.processes import ALONE, Processes
 from fusionvae_model.progress import Progress, note
 from fusionvae_model.run import Run
 from fusionvae_model.run_checkpoints import finished_checkpoints, read_checkpoint, write_checkpoint
+from fusionvae_model.sheets import write_samples
 from fusionvae_model.step import TrainingStep
 from fusionvae_model.training_log import TrainingLog
 
 LOG_FILE = "log.jsonl"
+EVENTS_FOLDER = "tensorboard"
+SHEETS_FOLDER = "sheets"
+SHEET_ROWS = 6
 STATISTICS_BATCHES_PER_KIND = 20
 """Batches, for each number of inputs, from which the final batch statistics are estimated."""
 GAP_BATCHES_PER_KIND = 2
@@ -69,29 +76,46 @@ class Trainer:
         config = self.run.train
         return self.data.batch(step, config.batch_size, max_inputs=config.max_inputs, num_inputs=num_inputs)
 
-    def train(self, *, log_every: int, checkpoint_seconds: float) -> None:
+    def train(
+        self,
+        *,
+        log_every: int,
+        checkpoint_seconds: float,
+        tensorboard: bool = False,
+        sheet_every: int | None = None,
+    ) -> None:
         """Run to the end from where it stands; write log and checkpoints on the way.
 
         Args:
             log_every: Steps between two lines of the log.
             checkpoint_seconds: Least time between two checkpoints.
+            tensorboard: Write event files beside the log.
+            sheet_every: Steps between two sheets of samples; none by default.
 
         Raises:
             FusionVAEError: If it is asked to stop, diverges, or the disk refuses; what was saved stays.
         """
         total, writes = self.run.total_steps, self.processes.writes
+        events = None
         if writes:
-            self.log.rewind(self.step)
+            lines = self.log.rewind(self.step)
+            events = EventFiles(self.output / EVENTS_FOLDER, lines) if tensorboard else None
         saved = time.monotonic()
         started = saved - self.seconds
-        with self._progress("training", total, "steps", done=self.step) as progress, StopRequest() as stop:
+        with (
+            contextlib.closing(events) if events else contextlib.nullcontext(),
+            self._progress("training", total, "steps", done=self.step) as progress,
+            StopRequest() as stop,
+        ):
             while self.step < total:
                 batch = self.batch(self.step)
                 self.log.add(self.train_step(batch, self.step), len(batch.target), batch.inputs.shape[1])
                 self.step += 1
                 self.seconds = time.monotonic() - started
                 logs = self.step % log_every == 0 or self.step == total
-                progress.advance(self._write_log_line() if logs else "")
+                progress.advance(self._write_log_line(events) if logs else "")
+                if writes and sheet_every is not None and self.step % sheet_every == 0:
+                    self.write_sheet()
                 stopped = self.processes.any(stop.received)
                 if writes and (stopped or self.step == total or time.monotonic() - saved >= checkpoint_seconds):
                     self.save_checkpoint()
@@ -104,10 +128,10 @@ class Trainer:
     def _progress(self, title: str, total: int, unit: str, *, done: int = 0) -> Progress:
         return Progress(title, total, unit=unit, done=done, quiet=not self.processes.writes)
 
-    def _write_log_line(self) -> str:
+    def _write_log_line(self, events: EventFiles | None) -> str:
         """Write a line; return what the progress should say."""
         self._report_skips()
-        bound = self.log.write(
+        line = self.log.write(
             keep=self.processes.writes,
             step=self.step,
             epoch=self.step / self.data.steps_per_epoch(self.run.train.batch_size),
@@ -117,7 +141,15 @@ class Trainer:
             learning_rate=float(self.state.optimizer.learning_rate),
             group_sizes=self.state.group_sizes,
         )
-        return "every step skipped" if bound is None else f"bound {bound:.1f} nats"
+        if events is not None:
+            events.add(line)
+        return f"bound {line['elbo_nats']:.1f} nats" if line["loss"] is not None else "every step skipped"
+
+    def write_sheet(self) -> None:
+        """Show what the model makes of a few training images, the same ones each time."""
+        batch = self.batch(self.run.total_steps, num_inputs=self.run.train.max_inputs)
+        path = self.output / SHEETS_FOLDER / f"step-{self.step:08d}.png"
+        write_samples(path, self.model, batch.target[:SHEET_ROWS], batch.inputs[:SHEET_ROWS])
 
     def _report_skips(self) -> None:
         """Say which steps were skipped and why; stop after too many in a row."""
@@ -228,15 +260,31 @@ class Trainer:
     def measure_step_seconds(self, *, seconds: float) -> float:
         """Return the time of a step, averaged over equal shares of each number of inputs, on a throw-away model."""
         probe = TrainingStep(self.run, self.device, self.processes)
+        return self._measure(lambda batch, k: probe.take(batch, k)["loss"], seconds)
+
+    def measure_finish_seconds(self) -> float:
+        """Return how long :meth:`finish` will take: its passes, each as long as one without gradient is now."""
+        probe = copy.deepcopy(self.model).eval()
+        (rows, *_) = self.processes.shares(self.run.train.batch_size)
+
+        @torch.no_grad()
+        def one_pass(batch: Batch, _: int) -> Tensor:
+            return probe(batch.target[rows], batch.inputs[rows]).nats.sum()
+
+        passes = (STATISTICS_BATCHES_PER_KIND + 4 * GAP_BATCHES_PER_KIND) * (self.run.train.max_inputs + 1)
+        return passes * self._measure(one_pass, 0.0)
+
+    def _measure(self, work: Callable[[Batch, int], Tensor], seconds: float) -> float:
+        """Return the time of some work on a batch, averaged over equal shares of each number of inputs."""
         kinds = self.run.train.max_inputs + 1
 
-        def round_of_steps() -> None:
+        def one_round() -> None:
             for k in range(kinds):
-                float(probe.take(self.batch(k, num_inputs=k), k)["loss"])
+                work(self.batch(k, num_inputs=k), k).item()  # waits for the device
 
-        round_of_steps()
+        one_round()
         rounds, started = 0, time.monotonic()
         while rounds == 0 or self.processes.any(time.monotonic() - started < seconds):
-            round_of_steps()
+            one_round()
             rounds += 1
         return self.processes.agree((time.monotonic() - started) / (rounds * kinds))

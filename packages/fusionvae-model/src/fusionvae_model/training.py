@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def train(
     checkpoint_seconds: float = 120.0,
     overrides: Sequence[str] = (),
     accumulate: int = 1,
+    tensorboard: bool = False,
+    sheet_every: int | None = None,
 ) -> dict[str, Any]:
     """Train a preset on a benchmark, or continue, or find it done.
 
@@ -52,12 +55,15 @@ def train(
         posterior: Instead of the kind's own, where it has a choice.
         aggregation: Likewise.
         epochs: Length of the training instead of the preset's.
-        minutes: Length in wall time instead: a step is measured first, then the number of steps is fixed and stored.
+        minutes: Length in wall time instead, of everything from reading the data to the finished model: a step is
+            measured first, then the number of steps is fixed and stored.
         batch_size: Instead of the preset's.
         seed: Of weights, order, inputs and noise, instead of the preset's 0.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         precision: ``"32"`` or ``"bf16"``.
         resume: Continue what stands in ``output``.
+        tensorboard: Write event files for TensorBoard beside the log.
+        sheet_every: Steps between two sheets of samples; none by default.
         log_every: Steps between two lines of the log.
         checkpoint_seconds: Time between two checkpoints.
         overrides: Single settings of the preset to replace, ``name=value`` each.
@@ -100,7 +106,12 @@ def train(
         with sole_writer(output) if processes.writes else contextlib.nullcontext():
             if processes.writes and not (output / RUN_FILE).exists():
                 write_json(output / RUN_FILE, trainer.run.to_dict())
-            trainer.train(log_every=log_every, checkpoint_seconds=checkpoint_seconds)
+            trainer.train(
+                log_every=log_every,
+                checkpoint_seconds=checkpoint_seconds,
+                tensorboard=tensorboard,
+                sheet_every=sheet_every,
+            )
             return trainer.finish()
 
 
@@ -124,6 +135,7 @@ def prepare(
     processes: Processes = ALONE,
 ) -> Trainer:
     """Return a trainer at the place where :func:`train` will go on; writes nothing."""
+    began = time.monotonic()
     if epochs is not None and minutes is not None:
         raise FusionVAEError(f"got {epochs} epochs and {minutes} minutes; choose one of them")
     if minutes is not None and not 0 < minutes < math.inf:
@@ -149,5 +161,7 @@ def prepare(
         restore_newest(output, trainer.load_checkpoint)
     elif minutes is not None:
         step_seconds = trainer.measure_step_seconds(seconds=min(20.0, 3.0 * minutes))
-        trainer.set_total_steps(max(1, int(60 * minutes / step_seconds)))
+        others = trainer.measure_finish_seconds()
+        left = processes.agree(60 * minutes - others - (time.monotonic() - began))
+        trainer.set_total_steps(max(1, round(left / step_seconds)))
     return trainer

@@ -46,21 +46,27 @@ class TrainingLog:
         self._counts = {name: int(position.get(name, 0)) for name in self._counts}
         self._since -= position.get("seconds", 0.0)
 
-    def rewind(self, step: int) -> None:
-        """Drop the lines after a step, which are about to be written again, and the one that a kill cut off."""
+    def rewind(self, step: int) -> list[dict[str, Any]]:
+        """Drop the lines after a step, which are about to be written again, and the one that a kill cut off.
+
+        Returns:
+            The lines that stay.
+        """
         if not self._path.exists():
-            return
+            return []
         with stated_failure(self._path):
             lines = self._path.read_bytes().splitlines()
         kept = []
         for line in lines:
             try:
-                if json.loads(line)["step"] > step:
+                values = json.loads(line)
+                if values["step"] > step:
                     break
             except (ValueError, KeyError, TypeError):
                 break
-            kept.append(line + b"\n")
-        write_file(self._path, b"".join(kept))
+            kept.append(values)
+        write_file(self._path, b"".join(line + b"\n" for line in lines[: len(kept)]))
+        return kept
 
     def add(self, values: dict[str, Tensor], images: int, num_inputs: int) -> None:
         """Add one step's values without waiting for the device."""
@@ -69,8 +75,8 @@ class TrainingLog:
         for name, count in (("steps", 1), ("images", images), ("num_inputs", num_inputs)):
             self._counts[name] += count
 
-    def write(self, *, group_sizes: Sequence[int], keep: bool = True, **extra: float) -> float | None:
-        """Append one line; return the mean bound in nats, or nothing where no step was accepted.
+    def write(self, *, group_sizes: Sequence[int], keep: bool = True, **extra: float) -> dict[str, Any]:
+        """Append one line and return it; where no step was accepted, its averages are ``None``.
 
         Args:
             group_sizes: Latents of each group.
@@ -99,16 +105,19 @@ class TrainingLog:
             "steps_skipped": steps - accepted,
             "images_per_second": self._counts["images"] / max(1e-9, time.monotonic() - self._since),
         }
+        line = _rounded(line)
         if keep:
             with stated_failure(self._path), self._path.open("ab") as file:
-                file.write(json.dumps(_rounded(line)).encode() + b"\n")
+                file.write(json.dumps(line).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
         self._restart()
-        return bound
+        return line
 
 
 def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [_rounded(entry) for entry in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value
