@@ -137,7 +137,7 @@ def test_what_cannot_be_one_whole_object_is_refused(shapes: tuple, reason: str) 
 
 
 def test_a_cut_that_depends_on_the_threshold_is_refused() -> None:
-    image, _ = painted(("box", (120, 120, 200, 280), 220), ("box", (200, 120, 280, 280), 20))
+    image, _ = painted(("box", (120, 120, 200, 280), 220), ("box", (200, 120, 280, 280), 30))
     with pytest.raises(CutError, match="thresholds disagree"):
         cut_occluder(image)
 

@@ -1,5 +1,6 @@
 """Builds from any source: sections, what is left out of them, and targets of two sizes."""
 
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from fusion_datasets import BENCHMARKS, BenchmarkSpec, FusionDataset, FusionDatasetsError
 from fusion_datasets import build as building
 from fusion_datasets.build import BuildPlan, execute
+from fusion_datasets.composition import grey_levels
 from fusion_datasets.corruptions import RenderedExample
 from fusion_datasets.sources import CleanImages, Occluders, Omission, originals_digest
 from fusion_datasets.spec import Split
@@ -89,6 +91,18 @@ def test_a_source_without_labels(tmp_path: Path) -> None:
     verify(tmp_path / "a.h5", Squares(), progress=False)
 
 
+def test_colours_can_be_read_as_grey(tmp_path: Path) -> None:
+    execute(plan(tmp_path, Squares()), progress=False)
+    coloured, grey = (FusionDataset(tmp_path / "a.h5", grey=grey) for grey in (False, True))
+    assert (coloured.shape, grey.shape) == ((8, 8, 3), (8, 8, 1))
+    assert grey[7].target[0, 0].tolist() == [13]  # 0.299 · 7 + 0.587 · 14 + 0.114 · 21
+    for one in (grey, pickle.loads(pickle.dumps(grey))):
+        assert np.array_equal(one[7].inputs, grey_levels(coloured[7].inputs))  # type: ignore[arg-type]
+        assert np.array_equal(one.inputs_beyond(7, 5)[:3], one[7].inputs)  # type: ignore[arg-type]
+    assert grey.digest == coloured.digest
+    assert list(grey.occluder_blocks()) == []
+
+
 def test_broken_originals_stop_a_build_by_name(tmp_path: Path) -> None:
     broken = Squares(tuple(("train", i) for i in range(6)))
     with pytest.raises(FusionDatasetsError) as caught:
@@ -145,6 +159,7 @@ def test_occluders_and_targets_of_two_sizes(tmp_path: Path, monkeypatch: pytest.
     assert test.occluders is not None
     assert train.occluders is not None
     assert [int(pool[0][0, 0, 0]) for pool in (test.occluders, train.occluders)] == [1, 0]
+    assert [len(block) for block in test.occluder_blocks()] == [6]
     assert seen == [(6, 2)] * 11
     verify(tmp_path / "a.h5", source, progress=False)
     with pytest.raises(FusionDatasetsError, match="another source"):

@@ -21,7 +21,7 @@ _BLACK_LEVEL: Final = 4
 _BLUR_STD_PX: Final = 0.7  # against sensor noise; more would round off pins and join them
 _GRADIENT_FLOOR: Final = 16  # of Sobel's sums, 2 levels per pixel: what is flatter is no edge in 8 bits
 _STRONG_SHARE: Final = 0.9  # the quantile of the gradients above the floor that counts as a full edge
-_HIGH, _LOW, _LOWER = 0.4, 0.12, 0.07  # thresholds of the hysteresis in full edges; the third one for doubting
+_HIGH, _LOW, _HIGHER_LOW = 0.4, 0.11, 0.17  # thresholds of the hysteresis in full edges; the third one for doubting
 _HALO_PX: Final = 41  # a halo is compared with the brightest pixel this far around
 _SOLID_SHARE: Final = 0.3
 _SOLID_FLOOR: Final = 24
@@ -89,7 +89,7 @@ def cut_occluder(image: NDArray[np.uint8]) -> OccluderCut:
     region = _region(level[window], _LOW)
     mask[window] = _largest(region)
     _check(int(np.count_nonzero(region)), mask)
-    doubt = _largest(_region(level[window], _LOWER))
+    doubt = _largest(_region(level[window], _HIGHER_LOW))
     agreement = np.count_nonzero(mask[window] & doubt) / np.count_nonzero(mask[window] | doubt)
     if agreement < _MIN_AGREEMENT:
         raise CutError("two thresholds disagree", f"their objects overlap by {agreement:.0%} of their union")

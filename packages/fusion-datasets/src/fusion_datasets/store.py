@@ -4,9 +4,10 @@ import hashlib
 import json
 import operator
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion_datasets.composition import grey_levels
 from fusion_datasets.corruptions import OccluderPool, render_example
 from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.schema import (
@@ -74,6 +76,7 @@ class FusionDataset:
         path: A file made by `fusion-datasets build`.
         split: One of its splits, or None for the one that its benchmark is evaluated on. `train` has targets only:
             its `inputs` and `masks` are None.
+        grey: Turn the colours of targets and inputs to grey, as many a model sees them.
 
     Raises:
         FusionDatasetsError: If the file is missing, damaged, foreign, or lacks the split.
@@ -83,13 +86,14 @@ class FusionDataset:
         ...     example = data[0]
     """
 
-    def __init__(self, path: str | os.PathLike[str], split: Split | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], split: Split | None = None, *, grey: bool = False) -> None:
         self.path: Final = Path(path)
         self._file: h5py.File | None = None
         self._owner = 0
         with opened(self.path) as file:
             self.header: Final[FileHeader] = validate(file)
         self.split: Final[Split] = split or self.header.spec.default_split
+        self.grey: Final = grey and self.header.spec.channels > 1
         if self.split not in self.header.rows:
             raise FusionDatasetsError(f"{self.path} has no split {self.split!r}; it has {', '.join(self.header.rows)}")
 
@@ -136,13 +140,19 @@ class FusionDataset:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of an image."""
-        return self.spec.shape
+        """Height, width and channels of an image as it is read."""
+        height, width, channels = self.spec.shape
+        return height, width, 1 if self.grey else channels
 
     @property
     def occluders(self) -> OccluderPool | None:
         """What an `ObjectLaw` lays over this split's targets, read lazily, uint8 `[m, p, p, 4]`; otherwise None."""
         return self._open()[f"{occluder_section(self.split)}/rgba"] if self.header.occluders else None
+
+    def occluder_blocks(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield the occluders in blocks of bounded size, uint8 `[n, p, p, 4]`; none where there are none."""
+        if self.header.occluders:
+            yield from (rgba for _, rgba in blocks(self._open()[f"{occluder_section(self.split)}/rgba"]))
 
     def __len__(self) -> int:
         return self.header.rows[self.split]
@@ -165,13 +175,9 @@ class FusionDataset:
         """Read rows `start … stop − 1`, `0 ≤ start ≤ stop ≤ len(self)`."""
         if not 0 <= start <= stop <= len(self):
             raise FusionDatasetsError(f"got rows {start} … {stop}; expected 0 ≤ start ≤ stop ≤ {len(self)}")
-        group = self._open()[self.split]
-        try:
-            arrays = {field.name: group[field.name][start:stop] for field in FIELDS if field.name in group}
-        except OSError as error:
-            raise FusionDatasetsError(
-                f"{self.path} is damaged in /{self.split}, rows {start} … {stop} ({error}); rebuild it"
-            ) from error
+        arrays = self._arrays(start, stop)
+        if self.grey:
+            arrays |= {name: grey_levels(arrays[name]) for name in ("target", "inputs") if name in arrays}
         masks = arrays.get("masks")
         return FusionBatch(
             target=arrays["target"],
@@ -195,11 +201,13 @@ class FusionDataset:
             raise FusionDatasetsError("the split 'train' has no frozen inputs; render them live")
         if not 1 <= num_inputs <= MAX_INPUTS_PER_ROW:
             raise FusionDatasetsError(f"got {num_inputs} inputs; a row yields 1 … {MAX_INPUTS_PER_ROW}")
-        stored = self[row]
+        row = self._row(row)
+        stored = self._arrays(row, row + 1)
+        target, index = stored["target"][0], int(stored["index"][0])
         example = render_example(
-            stored.target, self.spec, self.seed, self.split, stored.index, num_inputs, self.occluders, placed=True
+            target, self.spec, self.seed, self.split, index, num_inputs, self.occluders, placed=True
         )
-        return example.inputs
+        return grey_levels(example.inputs) if self.grey else example.inputs
 
     def close(self) -> None:
         """Close the file; reading opens it again."""
@@ -215,11 +223,20 @@ class FusionDataset:
     ) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[type["FusionDataset"], tuple[str, Split]]:
-        return FusionDataset, (str(self.path), self.split)
+    def __reduce__(self) -> tuple[Callable[..., "FusionDataset"], tuple[str, Split]]:
+        return partial(FusionDataset, grey=self.grey), (str(self.path), self.split)
 
     def __repr__(self) -> str:
         return f"FusionDataset({str(self.path)!r}, split={self.split!r}): {self.spec.title}, {len(self)} rows"
+
+    def _arrays(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
+        group = self._open()[self.split]
+        try:
+            return {field.name: group[field.name][start:stop] for field in FIELDS if field.name in group}
+        except OSError as error:
+            raise FusionDatasetsError(
+                f"{self.path} is damaged in /{self.split}, rows {start} … {stop} ({error}); rebuild it"
+            ) from error
 
     def _row(self, row: int) -> int:
         row = operator.index(row)

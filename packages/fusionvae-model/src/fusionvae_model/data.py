@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,11 +14,13 @@ from fusionvae_model.errors import FusionVAEError
 
 try:
     from fusion_datasets import BenchmarkSpec, FusionDataset, FusionDatasetsError
-    from fusion_datasets.torch import render_inputs, render_targets
+    from fusion_datasets.torch import occluder_pool, render_inputs, render_targets
 except ImportError as error:  # the light core does without
     raise FusionVAEError(
         "training needs the package fusion-datasets; install it with: pip install 'fusionvae-model[train]'"
     ) from error
+
+ROWS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,24 @@ class TrainingSet:
         path: HDF5 file that ``fusion-datasets build`` wrote.
         device: Where the batches are made.
         seed: Of order, number of inputs and rendering.
+        channels: Of the model: 1 turns stored colours to grey; None takes what the benchmark is usually seen in.
 
     Raises:
         FusionVAEError: If the file cannot be read or holds no training split.
     """
 
-    def __init__(self, path: str | Path, *, device: torch.device | str = "cpu", seed: int) -> None:
+    def __init__(
+        self, path: str | Path, *, device: torch.device | str = "cpu", seed: int, channels: int | None = None
+    ) -> None:
         try:
-            with FusionDataset(path, split="train") as data:
-                targets = torch.from_numpy(data.read(0, len(data)).target)
+            with FusionDataset(path, split="train") as stored:
+                grey = stored.spec.grey if channels is None else channels == 1
+            with FusionDataset(path, split="train", grey=grey) as data:
+                parts = [data.read(at, min(at + ROWS_AT_ONCE, len(data))) for at in range(0, len(data), ROWS_AT_ONCE)]
+                targets = torch.from_numpy(np.concatenate([part.target for part in parts]))
+                pool = list(data.occluder_blocks())
+                self.occluders = occluder_pool(pool, grey=data.grey, device=device) if pool else None
+                self.shape = data.shape
                 self.spec: BenchmarkSpec = data.spec
                 self.description: dict[str, Any] = {
                     "benchmark": data.benchmark,
@@ -66,8 +78,8 @@ class TrainingSet:
 
     def check_fits(self, config: ModelConfig) -> None:
         """Raise :class:`FusionVAEError` unless the images have the model's size and channels."""
-        got = tuple(self.targets.shape[1:])
-        expected = (config.channels, config.image_size, config.image_size)
+        height, width, channels = self.shape
+        got, expected = (channels, height, width), (config.channels, config.image_size, config.image_size)
         if got != expected:
             raise FusionVAEError(
                 f"the data has images of shape {list(got)}; the model expects {list(expected)}: choose the preset "
@@ -91,7 +103,8 @@ class TrainingSet:
             num_inputs = int(torch.randint(0, max_inputs + 1, (), generator=choice))
         generator = seeded_generator("rendering", self.seed, step, device=target.device)
         target = render_targets(target, self.spec, generator=generator)
-        return Batch(target, render_inputs(target, num_inputs, self.spec, generator=generator).inputs)
+        inputs = render_inputs(target, num_inputs, self.spec, generator=generator, occluders=self.occluders).inputs
+        return Batch(target, inputs)
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Return the number of complete batches in one pass.

@@ -148,7 +148,7 @@ def prepare(
     target_device = resolve_device(device) if isinstance(device, str) else device
     changes = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     config = dataclasses.replace(chosen.train, **{key: value for key, value in changes.items() if value is not None})
-    data = TrainingSet(data_path, device=target_device, seed=config.seed)
+    data = TrainingSet(data_path, device=target_device, seed=config.seed, channels=chosen.model.channels)
     data.check_fits(chosen.model)
     processes.shares(config.batch_size, accumulate)
     steps = config.epochs * data.steps_per_epoch(config.batch_size)
