@@ -30,6 +30,7 @@ from fusion_datasets.schema import (
     occluder_section,
     validate,
 )
+from fusion_datasets.seal import SEAL_BYTES, seal
 from fusion_datasets.spec import MAX_INPUTS_PER_ROW, BenchmarkSpec, Split
 
 _CHUNK_BYTES: Final = 32 * 1024  # small enough for single rows, large enough for batches
@@ -312,7 +313,7 @@ class DatasetWriter:
 
     def __init__(self, path: Path, rows: dict[str, int], spec: BenchmarkSpec, *, has_labels: bool) -> None:
         self._path, self._spec = path, spec
-        self._file = h5py.File(path, "w", track_order=False)
+        self._file = h5py.File(path, "w", track_order=False, userblock_size=SEAL_BYTES)
         self._arrays: dict[str, h5py.Dataset] = {}
         self._digests: dict[str, ContentDigest] = {}
         self._filled: dict[str, int] = {}
@@ -340,7 +341,7 @@ class DatasetWriter:
             self._filled[path] = start + len(rows)
 
     def publish(self, output: Path, *, seed: int, source: dict[str, Any], license_name: str) -> None:
-        """Write the attributes, see the bytes on disk, and put the file under its final name."""
+        """Write the attributes, seal the file, see the bytes on disk, and put the file under its final name."""
         assert all(self._filled[path] == len(array) for path, array in self._arrays.items())
         self._file.attrs.update(
             {
@@ -360,6 +361,7 @@ class DatasetWriter:
         )
         validate(self._file)
         self._file.close()
+        seal(self._path)
         replace_durably(self._path, output)
 
     def __enter__(self) -> "DatasetWriter":

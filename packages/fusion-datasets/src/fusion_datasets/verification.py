@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.progress import Progress
 from fusion_datasets.schema import FileHeader, occluder_section, sections_of, validate
+from fusion_datasets.seal import is_sealed
 from fusion_datasets.shards import render_rows
 from fusion_datasets.sources import OccluderSource, Source
 from fusion_datasets.spec import Split
@@ -19,12 +20,17 @@ from fusion_datasets.store import ContentDigest, blocks, opened
 _ROWS_AT_ONCE = 500
 
 
-def verify(path: Path, source: Source | None = None, *, progress: bool = True) -> FileHeader:
-    """Read a whole file and check it.
+def verify(
+    path: Path, source: Source | None = None, *, sample: int | None = None, seed: int = 0, progress: bool = True
+) -> FileHeader:
+    """Read a whole file and check it; a sealed one in every byte.
 
     Arguments:
         path: A benchmark file.
-        source: The original files, opened, to compare every target with, and to render every input again from.
+        source: The original files, opened, to compare targets with, and to render inputs again from.
+        sample: How many rows of each evaluation split are compared with the source; None compares every row of the
+            file, and the digest of the source with the one that the file records.
+        seed: Draws the sample.
         progress: Report on stderr.
 
     Returns:
@@ -35,18 +41,25 @@ def verify(path: Path, source: Source | None = None, *, progress: bool = True) -
     """
     with opened(path) as file:
         header = validate(file)
-        total = sum(header.rows.values()) * (1 + (source is not None)) + sum(header.occluders.values())
+        compared = 0 if source is None else sum(header.rows.values()) if sample is None else _sampled(header, sample)
+        total = sum(header.rows.values()) + sum(header.occluders.values()) + compared
         with Progress(f"verifying {path.name}", total, shown=progress) as bar:
-            if source is not None:
+            if source is not None and sample is None:
                 _check_source(path, header, source)
                 for split in header.spec.splits:
                     if header.occluders:
                         _check_occluders(file, header, source, split)
                     _check_rows(file, header, source, split, bar)
+            elif source is not None and sample is not None:
+                _check_sample(file, header, source, sample, np.random.default_rng(seed), bar)
             for section in sections_of(header.spec):
                 for name in file[section]:
                     _check_array(file, header, f"{section}/{name}")
                 bar.advance(len(file[section]["index"]))
+    if is_sealed(path) is False:
+        raise FusionDatasetsError(
+            f"{path} has sound arrays, but other bytes of it are not those that were sealed; it was altered or damaged"
+        )
     return header
 
 
@@ -60,6 +73,33 @@ def _check_source(path: Path, header: FileHeader, source: Source) -> None:
         raise FusionDatasetsError(
             f"{path} was built from another source (digest {str(recorded)[:12]}…) than the one given ({got[:12]}…)"
         )
+
+
+def _sampled(header: FileHeader, sample: int) -> int:
+    return sum(min(sample, rows) for split, rows in header.rows.items() if split != "train")
+
+
+def _check_sample(
+    file: h5py.File, header: FileHeader, source: Source, sample: int, generator: np.random.Generator, bar: Progress
+) -> None:
+    """Compare random evaluation rows with the source's, rendered again."""
+    for split in header.spec.splits:
+        if split == "train":
+            continue
+        originals, place = header.originals[split], {int(index): row for row, index in enumerate(file[split]["index"])}
+        if originals > source.num_images(split):
+            raise FusionDatasetsError(
+                f"{file.filename} was built from {originals} {split} images, more than the source given has"
+            )
+        occluders = file[occluder_section(split)]["rgba"] if header.occluders else None
+        for position in np.sort(generator.permutation(originals)[: min(sample, header.rows[split])]).tolist():
+            clean = source.read(split, position, position + 1)
+            arrays = render_rows(clean, header.spec, header.seed, split, position, occluders)
+            for index in arrays["index"].tolist():  # none, where the original was left out
+                if index not in place:
+                    raise FusionDatasetsError(f"{file.filename}: /{split} lacks the image {index} of its source")
+                _compare(file, header, split, place[index], arrays)
+            bar.advance(1)
 
 
 def _check_rows(file: h5py.File, header: FileHeader, source: Source, split: Split, bar: Progress) -> None:

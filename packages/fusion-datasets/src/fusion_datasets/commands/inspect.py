@@ -66,9 +66,12 @@ def info(file: Path, as_json: bool) -> None:
 
 @click.command("verify")
 @click.argument("file", type=FILE)
-@click.option("--source", help="The original files, or 'stand-in': compare every row with what they yield.")
-def verify_command(file: Path, source: str | None) -> None:
-    """Check layout, ranges and digests; with the source, every pixel."""
+@click.option("--source", help="The original files, or 'stand-in': compare rows with what they yield.")
+@click.option("--sample", type=COUNT, default=200, show_default=True, help="Evaluation rows compared, of each split.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Draws the sample.")
+@click.option("--all", "every_row", is_flag=True, help="Compare every row, also of the training split.")
+def verify_command(file: Path, source: str | None, sample: int, seed: int, every_row: bool) -> None:
+    """Check layout, ranges, digests and seal; with the source, render rows again and compare them bit for bit."""
     with ExitStack() as stack:
         origin = None
         if source == STAND_IN:
@@ -76,8 +79,9 @@ def verify_command(file: Path, source: str | None) -> None:
             origin = _recipe_of(file).write(Path(folder))
         elif source is not None:
             origin = MnistSource(Path(source))
-        header = verify(file, origin)
-    compared = ", equal to its source in every row" if source else ""
+        header = verify(file, origin, sample=None if every_row else sample, seed=seed)
+    rows = "every row" if every_row else f"a sample of {sample} evaluation rows"
+    compared = f", equal to its source in {rows}" if source else ""
     click.echo(f"{file}: {header.spec.title}, {sum(header.rows.values())} rows, whole and unaltered{compared}")
 
 
