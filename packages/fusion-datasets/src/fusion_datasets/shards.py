@@ -3,12 +3,9 @@
 import contextlib
 import hashlib
 import json
-import multiprocessing
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import wait
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
@@ -16,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion_datasets.corruptions import OccluderPool, render_example
-from fusion_datasets.errors import FusionDatasetsError
+from fusion_datasets.processes import spread
 from fusion_datasets.schema import OCCLUDERS, fields_of
 from fusion_datasets.sources import CleanImages, OccluderSource, Omission, Source
 from fusion_datasets.spec import BenchmarkSpec, Split
@@ -146,52 +143,7 @@ class ShardRenderer:
 
     def render_all(self, shards: list[Shard], workers: int) -> Iterator[tuple[Shard, Rendered]]:
         """Render shards here or in several processes, and yield each with what became of it as it is done."""
-        if workers <= 1:
-            yield from ((shard, self.render(shard)) for shard in shards)
-            return
-        # Each process has a pipe of its own and its share of the work: if this one dies, they break, and all end.
-        context = multiprocessing.get_context("spawn")
-        processes: dict[Any, SpawnProcess] = {}
-        try:
-            for i in range(workers):
-                here, there = context.Pipe(duplex=False)
-                process = context.Process(target=self._work, args=(there, shards[i::workers]), daemon=True)
-                process.start()
-                there.close()
-                processes[here] = process
-            while processes:
-                for connection in wait(list(processes)):
-                    result = _receive(connection)
-                    if result is None:
-                        processes.pop(connection).join()
-                    else:
-                        yield result
-        finally:
-            for process in processes.values():
-                process.terminate()
-                process.join()
-
-    def _work(self, connection: Any, shards: list[Shard]) -> None:
-        try:
-            for shard in shards:
-                connection.send((shard, self.render(shard)))
-            connection.send(None)
-        except (FusionDatasetsError, OSError) as error:
-            with contextlib.suppress(OSError):  # nobody may be listening any more
-                connection.send(error)
-
-
-def _receive(connection: Any) -> tuple[Shard, Rendered] | None:
-    try:
-        result: tuple[Shard, Rendered] | Exception | None = connection.recv()
-    except EOFError:
-        raise FusionDatasetsError(
-            "a worker process ended early, perhaps for want of memory; run the same command again with fewer "
-            "workers to continue"
-        ) from None
-    if isinstance(result, Exception):
-        raise result
-    return result
+        return spread(self.render, shards, workers)
 
 
 def render_rows(

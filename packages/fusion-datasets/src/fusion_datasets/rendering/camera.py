@@ -4,6 +4,7 @@ The conventions are those of BOP: the camera looks along +z, x points right and 
 coordinates are the centres of pixels, and `x_camera = cam_R_m2c @ x_model + cam_t_m2c`, in millimetres.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -81,13 +82,12 @@ def look_at(elevation: float, azimuth: float, distance_mm: float = DISTANCE_MM) 
     Returns:
         The object's pose before that camera.
     """
-    up = np.array([0, 0, 1.0 if elevation >= 0 else -1.0])
-    phi, theta = np.radians(azimuth - 90), np.radians(elevation)
-    backward = np.array([np.cos(theta) * np.cos(phi), np.cos(theta) * np.sin(phi), np.sin(theta)])
-    right = np.cross(up, backward)
-    right /= np.linalg.norm(right)
-    down = np.cross(right, backward)
-    return Pose(np.stack([right, down, -backward]), np.array([0, 0, distance_mm]), elevation)
+    phi, theta, up = math.radians(azimuth - 90), math.radians(elevation), 1.0 if elevation >= 0 else -1.0
+    backward = (math.cos(theta) * math.cos(phi), math.cos(theta) * math.sin(phi), math.sin(theta))
+    right = (-up * math.sin(phi), up * math.cos(phi), 0.0)
+    down = (right[1] * backward[2], -right[0] * backward[2], right[0] * backward[1] - right[1] * backward[0])
+    forward = (-backward[0], -backward[1], -backward[2])
+    return Pose(np.array([right, down, forward]), np.array([0, 0, distance_mm]), elevation)
 
 
 def view_sphere(upper_half: bool = False) -> list[Pose]:

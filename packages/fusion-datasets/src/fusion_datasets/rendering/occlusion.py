@@ -26,13 +26,21 @@ def openness(mesh: Mesh) -> NDArray[np.float32]:
     """
     texel = 2 * mesh.radius / (_SIDE - 3)
     middle = np.array([(_SIDE - 1) / 2, (_SIDE - 1) / 2, 0])
-    raised = mesh.vertices[mesh.triangles] + 1.5 * texel * mesh.corner_normals  # or it would hide itself
-    seen, all_round = np.zeros((2, *raised.shape[:2]))
+    corners = mesh.vertices[mesh.triangles]
+    inward = corners.mean(1, keepdims=True) - corners
+    inward *= np.minimum(0.5, 1.5 * texel / np.maximum(np.linalg.norm(inward, axis=2, keepdims=True), 1e-300))
+    points = corners + inward + 1.5 * texel * mesh.corner_normals  # clear of the surface and of walls beside it
+    seen, all_round = np.zeros((2, *points.shape[:2]))
     for direction in _spread(_NUM_DIRECTIONS):
         axes = _frame(direction) / texel
         surface = rasterize(mesh.vertices @ axes.T + middle, mesh.triangles, (_SIDE, _SIDE), one_sided=mesh.is_solid)
-        _observe(raised, mesh.corner_normals, axes, direction, surface.nearness, surface.origin, seen, all_round)
-    return (seen / np.maximum(all_round, 1e-9)).astype(np.float32)
+        _observe(points, mesh.corner_normals, axes, direction, surface.nearness, surface.origin, seen, all_round)
+    shares = (seen / np.maximum(all_round, 1e-9)).ravel()
+    # What one point of a smooth surface sees does not depend on the triangle that it is asked for.
+    keys = np.column_stack([mesh.triangles.ravel(), np.rint(8 * mesh.corner_normals.reshape(-1, 3))])
+    _, group = np.unique(keys, axis=0, return_inverse=True)
+    mean = np.bincount(group, shares) / np.bincount(group)
+    return mean[group].reshape(mesh.triangles.shape).astype(np.float32)
 
 
 @compiled
