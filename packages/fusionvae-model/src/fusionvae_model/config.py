@@ -48,6 +48,9 @@ def _is_a(value: Any, kind: Any) -> bool:
     return isinstance(value, int | float) if kind is float else isinstance(value, kind)
 
 
+LIKELIHOOD_NAMES = ("bernoulli", "logistic-mixture")
+"""Likelihoods of a pixel, in :mod:`fusionvae_model.distributions`."""
+
 AGGREGATIONS = ("max-add", "mean-add", "bayes-add", "max-all", "mean-all", "bayes-all")
 """How the prior of a latent group fuses its inputs (Sec. 6.3, Tab. 5)."""
 
@@ -104,7 +107,7 @@ class ModelConfig(_Config):
         channels: Channels ``c`` of an image.
         nll_size: Side of the centre square whose pixels the likelihood estimate counts (28 for FusionMNIST, whose
             images are 28×28 in a frame of zeros). Training counts all pixels.
-        likelihood: ``"bernoulli"``.
+        likelihood: Of a pixel: ``"bernoulli"``, or ``"logistic-mixture"`` over its 256 levels.
         groups_per_scale: Groups of cells of each scale, coarse to fine (the order of the walk). Each is a latent
             group in FusionVAE; a CVAE has latents in the first alone, an FCN in none.
         latent_channels: Channels ``m`` of each ``z_l``.
@@ -146,8 +149,10 @@ class ModelConfig(_Config):
                 f"aggregation {self.aggregation!r} fuses priors and leaves open how a posterior of inputs and target "
                 "fuses its features; choose posterior 'y', or aggregation max or mean"
             )
-        if self.likelihood != "bernoulli":
-            raise FusionVAEError(f"unknown likelihood {self.likelihood!r}; this version knows 'bernoulli'")
+        if self.likelihood not in LIKELIHOOD_NAMES:
+            raise FusionVAEError(
+                f"unknown likelihood {self.likelihood!r}; expected one of {', '.join(LIKELIHOOD_NAMES)}"
+            )
         if not self.groups_per_scale or min(self.groups_per_scale) < 1:
             raise FusionVAEError(
                 f"groups_per_scale is {self.groups_per_scale}; expected at least one scale, each of at least one group"
