@@ -26,6 +26,19 @@ def test_the_published_settings_of_fusion_mnist():
 
 
 @pytest.mark.parametrize(
+    ("name", "epochs", "channels", "likelihood"),
+    [("fusion-celeba", 90, 3, "logistic-mixture"), ("fusion-tless", 500, 1, "bernoulli")],
+)
+def test_the_published_settings_of_the_64_by_64_benchmarks(name, epochs, channels, likelihood):
+    model, train = PRESETS[name].model, PRESETS[name].train
+    assert (model.image_size, model.channels, model.likelihood, model.num_groups) == (64, channels, likelihood, 17)
+    assert (model.groups_per_scale, model.latent_channels, model.base_channels) == ((2, 5, 10), 20, 32)
+    assert (model.coarsest_side, model.coarsest_channels, model.num_dims) == (8, 256, 4096 * channels)
+    assert (train.epochs, train.batch_size, train.regularization) == (epochs, 32, 1e-1)
+    assert train.warmup_fraction == pytest.approx(5 / epochs)
+
+
+@pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"image_size": 30}, "cannot be halved"),

@@ -63,6 +63,70 @@ def test_level_shapes_of_the_paper_size(full_model):
     assert full_model.image_head(walk.state).mean.shape == (2, 1, 32, 32)
 
 
+# As the peers count: the encoder with the convolutions of u_l, the decoder with those after z_l; channels of the head.
+LARGE = {
+    "fusion-celeba": (18_371_132, {"stem": 928, "encoder": 10_590_712, "decoder": 6_261_708, "head": 29_000}, 100),
+    "fusion-tless": (18_341_846, {"stem": 352, "encoder": 10_590_712, "decoder": 6_261_708, "head": 290}, 1),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_sizes_of_the_64_by_64_models(name):
+    total, parts, _ = LARGE[name]
+    with torch.device("meta"):
+        model = FusionVAE.from_preset(name)
+    assert model.num_parameters == total
+
+    def count(*modules):
+        return sum(p.numel() for module in modules for p in module.parameters())
+
+    groups, encoder, head = list(model.walk.groups), model.encoder, model.image_head
+    assert parts == {
+        "stem": count(encoder.stem),
+        "encoder": count(encoder.stages, *(group.project for group in groups[1:])),
+        "decoder": count(*(group.cells for group in groups), *(group.join_latents for group in groups)),
+        "head": count(head.parameters_of_pixels),
+    }
+    assert count(encoder.preprocess) == 77_480
+    assert count(encoder.top) == 66_048
+    assert count(*(group.posterior_head for group in groups)) == 646_480
+    assert count(head.postprocess) == 35_912
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_level_shapes_of_the_64_by_64_models(name):
+    """On the meta device, where shapes cost nothing."""
+    with torch.device("meta"):
+        model = FusionVAE.from_preset(name)
+        features = model.encoder(torch.empty(2, model.config.channels, 64, 64))
+        walk = model.walk(draw_from_prior(), batch_size=2, contexts=[[None] * 17])
+        pixels = model.image_head.parameters_of_pixels(model.image_head.postprocess(walk.state))
+    scales = ((2, 256, 8), (5, 128, 16), (10, 64, 32))
+    assert [tuple(f.shape[1:]) for f in features] == [(c, side, side) for n, c, side in scales for _ in range(n)]
+    assert [tuple(step.z.shape[1:]) for step in walk.steps] == [
+        (20, side, side) for n, _, side in scales for _ in range(n)
+    ]
+    assert sum(step.z[0].numel() for step in walk.steps) == 232_960
+    assert pixels.shape == (2, LARGE[name][2], 64, 64)
+
+
+def test_colours_are_fused_scored_and_sampled():
+    """The logistic mixture behind the same walk."""
+    torch.manual_seed(0)
+    model = FusionVAE.from_preset("fusion-celeba-small")
+    target, inputs = torch.rand(2, 3, 64, 64), torch.rand(2, 2, 3, 64, 64)
+    bound = model(target, inputs, generator=noise())
+    bound.nats.sum().backward()
+    assert bound.nats.isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    samples = model.sample(inputs, num_samples=2, generator=noise())
+    assert samples.shape == (2, 2, 3, 64, 64)
+    assert 0 <= samples.min() <= samples.max() <= 1
+    weights = model.log_importance_weights(target, inputs, num_samples=2, num_inputs=(0, 2), generator=noise())
+    assert weights.shape == (2, 2, 2)
+    assert weights.isfinite().all()
+
+
 def test_a_repeated_input_adds_nothing(tiny_model, images):
     target, inputs = images
     tiny_model.eval()

@@ -272,10 +272,30 @@ PRESETS = {
         TrainConfig(epochs=400, batch_size=800, warmup_fraction=5 / 400, regularization=1e-2),
         baseline_groups=(2, 8),
     ),
+    "fusion-celeba": Preset(
+        ModelConfig(image_size=64, channels=3, nll_size=64, likelihood="logistic-mixture", groups_per_scale=(2, 5, 10), latent_channels=20, base_channels=32, preprocessing_blocks=1, cells_per_block=2, encoder_cells=2, decoder_cells=2),  # noqa: E501
+        TrainConfig(epochs=90, batch_size=32, warmup_fraction=5 / 90, regularization=1e-1),
+        baseline_groups=(2, 6, 10),
+    ),
+    "fusion-tless": Preset(
+        ModelConfig(image_size=64, channels=1, nll_size=64, likelihood="bernoulli", groups_per_scale=(2, 5, 10), latent_channels=20, base_channels=32, preprocessing_blocks=1, cells_per_block=2, encoder_cells=2, decoder_cells=2),  # noqa: E501
+        TrainConfig(epochs=500, batch_size=32, warmup_fraction=5 / 500, regularization=1e-1),
+        baseline_groups=(2, 6, 10),
+    ),
     # a laptop's: minutes instead of hours
     "fusion-mnist-small": Preset(
         ModelConfig(image_size=32, channels=1, nll_size=28, likelihood="bernoulli", groups_per_scale=(1, 2), latent_channels=10, base_channels=8, preprocessing_blocks=2, cells_per_block=1, encoder_cells=1, decoder_cells=1),  # noqa: E501
         TrainConfig(epochs=10, batch_size=32, warmup_fraction=0.05, beta_fraction=0.2, regularization=1e-3),
+        baseline_groups=(1, 3),
+    ),
+    "fusion-celeba-small": Preset(
+        ModelConfig(image_size=64, channels=3, nll_size=64, likelihood="logistic-mixture", groups_per_scale=(1, 2), latent_channels=10, base_channels=8, preprocessing_blocks=2, cells_per_block=1, encoder_cells=1, decoder_cells=1),  # noqa: E501
+        TrainConfig(epochs=1, batch_size=16, warmup_fraction=0.05, beta_fraction=0.2, regularization=1e-3),
+        baseline_groups=(1, 3),
+    ),
+    "fusion-tless-small": Preset(
+        ModelConfig(image_size=64, channels=1, nll_size=64, likelihood="bernoulli", groups_per_scale=(1, 2), latent_channels=10, base_channels=8, preprocessing_blocks=2, cells_per_block=1, encoder_cells=1, decoder_cells=1),  # noqa: E501
+        TrainConfig(epochs=5, batch_size=16, warmup_fraction=0.05, beta_fraction=0.2, regularization=1e-3),
         baseline_groups=(1, 3),
     ),
 }
