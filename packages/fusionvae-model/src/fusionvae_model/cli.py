@@ -57,6 +57,7 @@ def main() -> None:
 @click.option("--batch-size", type=click.IntRange(min=1), help="Targets per step instead of the preset's.")
 @click.option("--device", type=DEVICE, default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["32", "bf16"]), default="32", show_default=True)
+@click.option("--compile", "compile_code", is_flag=True, help="Fuse kernels; on a GPU also CUDA graphs.")
 @click.option("--tensorboard", is_flag=True, help="Write event files beside the log.")
 @click.option("--sheet-every", type=click.IntRange(min=1), metavar="STEPS", help="Draw a sheet of samples so often.")
 @click.option("--accumulate", type=click.IntRange(min=1), default=1, show_default=True, help="Passes per step.")
@@ -77,6 +78,7 @@ def train(
     batch_size: int | None,
     device: str,
     precision: str,
+    compile_code: bool,
     tensorboard: bool,
     sheet_every: int | None,
     accumulate: int,
@@ -110,6 +112,7 @@ def train(
         "precision": precision,
         "resume": resume,
         "accumulate": accumulate,
+        "compile_code": compile_code,
         "overrides": (*overrides, *([] if ema is None else [f"ema={ema}"])),
     }
     if dry_run:

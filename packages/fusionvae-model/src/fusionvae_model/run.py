@@ -32,6 +32,7 @@ class Run:
         precision: ``"32"`` or ``"bf16"``.
         data: Benchmark, digest and source of the data.
         accumulate: Passes of each process that make up one step.
+        compile: Whether the model's code is compiled; the same numbers up to rounding.
     """
 
     preset: str
@@ -42,6 +43,7 @@ class Run:
     precision: str
     data: dict[str, Any]
     accumulate: int = 1
+    compile: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""

@@ -10,6 +10,7 @@ from fusionvae_model.adamax import Adamax, WeightAverage
 from fusionvae_model.catalogue import build_model
 from fusionvae_model.config import ModelConfig, TrainConfig
 from fusionvae_model.data import Batch, seeded_generator
+from fusionvae_model.device import compiled
 from fusionvae_model.global_batch_norm import globalise_batch_norm
 from fusionvae_model.guard import StepGuard
 from fusionvae_model.model import Bound, FusionModel
@@ -68,8 +69,9 @@ class TrainingStep:
         self.average = WeightAverage(self.parameters, decay=config.ema) if config.ema else None
         buffers = [*self.model.named_buffers(), *self.spectral.named_buffers(prefix="spectral")]
         self.guard = StepGuard(self.parameters, dict(buffers))
-        self.group_sizes: list[int] = []
-        """Latents of each group, known after the first pass."""
+        self.latent_shapes = self._latent_shapes()
+        self.group_sizes = [shape.numel() for shape in self.latent_shapes]
+        self._forward = compiled(self.model, device) if run.compile else self.model
 
     def take(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Take the step of this number, counted from 0, unless it has come out non-finite.
@@ -86,6 +88,8 @@ class TrainingStep:
         self.optimizer.learning_rate.fill_(learning_rate(step, self.run.total_steps, config))
         self.optimizer.zero_grad()
         self.guard.remember()
+        if self.run.compile:
+            torch.compiler.cudagraph_mark_step_begin()  # what the last step's graphs returned is no longer needed
         mean_kl = self._kl_of_all_passes(batch, step, shares)
         seen, spread = [], []
         for rows in shares:
@@ -148,12 +152,22 @@ class TrainingStep:
     def _bound(self, batch: Batch, step: int, rows: slice) -> tuple[Bound, Tensor]:
         """Return the bound of some rows, and how much the posterior means differ among them, ``[latents]``."""
         generator = seeded_generator("latents", self.run.train.seed, step, device=self.device)
-        noise = BatchNoise(generator, batch_size=len(batch.target), rows=rows)
+        noise = BatchNoise(generator, batch_size=len(batch.target), rows=rows, shapes=self.latent_shapes)
+        # Passes without gradient are few; compiling for them as well would not pay.
+        forward = self._forward if torch.is_grad_enabled() else self.model
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bf16"):
-            bound = self.model(batch.target[rows], batch.inputs[rows], generator=noise)
-        variances = [variance.flatten() for variance in noise.mean_variances]
-        self.group_sizes = [len(variance) for variance in variances]
-        return bound, torch.cat([self.gamma[:0], *variances])
+            bound = forward(batch.target[rows], batch.inputs[rows], generator=noise)
+        return bound, torch.cat([self.gamma[:0], *(variance.flatten() for variance in noise.mean_variances)])
+
+    @torch.no_grad()
+    def _latent_shapes(self) -> list[torch.Size]:
+        """Return ``(m, h_l, w_l)`` of the groups in the order in which they draw."""
+        model = self.run.model
+        target = torch.zeros(1, model.channels, model.image_size, model.image_size, device=self.device)
+        noise = BatchNoise(torch.Generator(self.device), batch_size=1, rows=slice(0, 1))
+        self.model.eval()(target, target[:, None][:, :0], generator=noise)
+        self.model.train()
+        return [variance.shape for variance in noise.mean_variances]
 
     def _kl_of_all_passes(self, batch: Batch, step: int, shares: list[slice]) -> Tensor | None:
         """Return the KL that balances the groups where several passes make up a batch, ``[L]``; else nothing.

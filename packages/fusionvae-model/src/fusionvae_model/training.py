@@ -42,6 +42,7 @@ def train(
     checkpoint_seconds: float = 120.0,
     overrides: Sequence[str] = (),
     accumulate: int = 1,
+    compile_code: bool = False,
     tensorboard: bool = False,
     sheet_every: int | None = None,
 ) -> dict[str, Any]:
@@ -62,6 +63,7 @@ def train(
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         precision: ``"32"`` or ``"bf16"``.
         resume: Continue what stands in ``output``.
+        compile_code: Fuse kernels; see :func:`fusionvae_model.device.compiled`.
         tensorboard: Write event files for TensorBoard beside the log.
         sheet_every: Steps between two sheets of samples; none by default.
         log_every: Steps between two lines of the log.
@@ -93,6 +95,7 @@ def train(
             resume=resume,
             overrides=overrides,
             accumulate=accumulate,
+            compile_code=compile_code,
             processes=processes,
         )
         summary = trainer.finished_summary()
@@ -132,6 +135,7 @@ def prepare(
     resume: bool,
     overrides: Sequence[str] = (),
     accumulate: int = 1,
+    compile_code: bool = False,
     processes: Processes = ALONE,
 ) -> Trainer:
     """Return a trainer at the place where :func:`train` will go on; writes nothing."""
@@ -152,7 +156,7 @@ def prepare(
     data.check_fits(chosen.model)
     processes.shares(config.batch_size, accumulate)
     steps = config.epochs * data.steps_per_epoch(config.batch_size)
-    run = Run(preset_name, chosen.model, config, minutes, steps, precision, data.description, accumulate)
+    run = Run(preset_name, chosen.model, config, minutes, steps, precision, data.description, accumulate, compile_code)
     stored = stored_total_steps(output, run, resume=resume)
     if stored is not None:
         run = dataclasses.replace(run, total_steps=stored)

@@ -1,0 +1,106 @@
+"""Compiled code, bf16 and channels-last compute what plain float32 does; on a GPU nothing waits for it."""
+
+import shutil
+
+import pytest
+import torch
+
+from fusionvae_model import FusionVAEError
+from fusionvae_model.device import compiled
+from fusionvae_model.training import prepare
+
+
+def take_steps(trainer, count=2):
+    """Take steps with every number of inputs; return what the last said."""
+    for step in range(count):
+        for k in range(4):
+            values = trainer.train_step(trainer.batch(step, num_inputs=k), step)
+    return values
+
+
+def assert_close(values, reference, tolerance):
+    for name in ("loss", "reconstruction_nats", "kl_per_group"):
+        torch.testing.assert_close(values[name], reference[name], rtol=tolerance, atol=10 * tolerance)
+
+
+def test_bound_is_float32_under_bf16(quick_trainer):
+    trainer = quick_trainer(precision="bf16")
+    batch = trainer.batch(0, num_inputs=2)
+    bound, _ = trainer.state._bound(batch, 0, slice(0, 12))
+    assert (bound.log_likelihood.dtype, bound.kl.dtype) == (torch.float32, torch.float32)
+    exact, _ = quick_trainer().state._bound(batch, 0, slice(0, 12))
+    torch.testing.assert_close(bound.nats, exact.nats, rtol=0.02, atol=0.0)
+    assert not torch.equal(bound.nats, exact.nats)
+
+
+def test_channels_last_changes_the_layout_alone(quick_trainer):
+    plain, fast = quick_trainer(), quick_trainer()
+    plain.model.to(memory_format=torch.contiguous_format)
+    assert_close(take_steps(plain, 1), take_steps(fast, 1), 1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_compiled_step_is_the_plain_one(quick_trainer, monkeypatch):
+    """The whole pass is captured without a break; kernels are left plain here, since fusing them takes minutes."""
+    compile_with = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda model, **_: compile_with(model, dynamic=False, backend="eager", fullgraph=True)
+    )
+    plain, fast = quick_trainer(), quick_trainer(compile_code=True)
+    values = [trainer.train_step(trainer.batch(0, num_inputs=2), 0) for trainer in (plain, fast)]
+    for name, value in values[0].items():
+        assert torch.equal(value, values[1][name]), name
+
+
+def test_without_a_compiler_one_sentence(quick_trainer, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(FusionVAEError, match=r"needs a C\+\+ compiler and found none; install g\+\+ or leave it out"):
+        quick_trainer(compile_code=True)
+
+
+@pytest.fixture
+def cuda_trainer(data_file, quick_preset, tmp_path):
+    """`cuda_trainer(**options)`: a trainer of the quick preset on the GPU."""
+
+    def make(**options):
+        settings = {"epochs": None, "minutes": None, "batch_size": None, "seed": 0, "precision": "32", "resume": False}
+        output = tmp_path / "run"
+        return prepare(data_file, output, preset_name=quick_preset, device="cuda", **(settings | options))
+
+    return make
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(("options", "tolerance"), [({"precision": "bf16"}, 0.03), ({"compile_code": True}, 1e-2)])
+def test_fast_path_on_the_gpu_is_the_plain_one(options, tolerance, cuda_trainer):
+    assert_close(take_steps(cuda_trainer(**options)), take_steps(cuda_trainer()), tolerance)
+
+
+@pytest.mark.cuda
+def test_channels_last_on_the_gpu_changes_the_layout_alone(cuda_trainer):
+    plain, fast = cuda_trainer(), cuda_trainer()
+    plain.model.to(memory_format=torch.contiguous_format)
+    assert_close(take_steps(plain), take_steps(fast), 1e-2)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("options", [{}, {"precision": "bf16", "overrides": ("ema=0.9",)}])
+def test_nothing_waits_for_the_gpu(options, cuda_trainer):
+    trainer = cuda_trainer(**options)
+    take_steps(trainer)  # everything that is built once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for k in range(4):
+            batch = trainer.batch(1, num_inputs=k)
+            assert batch.inputs.is_cuda
+            trainer.log.add(trainer.train_step(batch, 1), len(batch.target), k)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert trainer.state.guard.report() == []
+
+
+@pytest.mark.cuda
+def test_compiled_model_on_the_gpu_needs_no_compiler_for_the_cpu(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    compiled(torch.nn.Linear(1, 1).cuda(), torch.device("cuda"))
