@@ -48,7 +48,7 @@ def test_run_scores_and_says_so(place, tmp_path):
     assert result.num_parameters == FusionVAE.from_preset("fusion-mnist-small").num_parameters
     assert result.entropy_floor_nats > 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["r.json", "r.per-image.csv"]
-    assert "Stand-in images" in done.stdout
+    assert "Table 1 on stand-in images" in done.stdout
     assert "6/6 images" in done.stderr
     assert str(place) not in (tmp_path / "r.json").read_text()
 

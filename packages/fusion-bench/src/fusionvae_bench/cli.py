@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -21,8 +22,11 @@ from fusionvae_bench.evaluate import Metrics, Request, check_request, evaluate, 
 from fusionvae_bench.paper import NUM_SAMPLES
 from fusionvae_bench.per_image import per_image_path, write_per_image
 from fusionvae_bench.processes import device_of, score_in_processes, share_of
+from fusionvae_bench.rendering import to_markdown
+from fusionvae_bench.reproduction import PROFILES, ProfileName, Reproduction, run_steps
 from fusionvae_bench.results import Result, find_results, read_result, write_result
-from fusionvae_bench.tables import score_tables, to_markdown
+from fusionvae_bench.rows import ROWS, row_title
+from fusionvae_bench.tables import ALL_TABLES, score_tables
 from fusionvae_bench.tiles import TileStore
 from fusionvae_bench.weights import load_model, model_name, training_summary
 from fusionvae_model import FusionVAEError
@@ -72,7 +76,7 @@ def main() -> None:
 @main.command(cls=_ManyValuesCommand)
 @click.option("--weights", required=True, metavar=WEIGHTS, help="The model to score.")
 @click.option("--data", "data_path", required=True, type=click.Path(path_type=Path), help="A file of fusion-datasets.")
-@click.option("--split", default="test", show_default=True, type=click.Choice(["train", "valid", "test"]))
+@click.option("--split", type=click.Choice(["train", "valid", "test"]), help="[default: the one the paper scores]")
 @click.option(
     "--num-samples",
     type=click.IntRange(1),
@@ -106,7 +110,7 @@ def main() -> None:
 def run(
     weights: str,
     data_path: Path,
-    split: Literal["train", "valid", "test"],
+    split: Literal["train", "valid", "test"] | None,
     num_samples: int | None,
     metrics: Metrics,
     limit: int | None,
@@ -195,9 +199,10 @@ def run(
 )
 @click.option("--format", "form", type=click.Choice(["md", "html"]), help="[default: by the name after -o, or md]")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write here; stdout otherwise.")
+@click.option("--table", "numbers", multiple=True, type=click.IntRange(1, 12), help="Only this table; may be repeated.")
 @click.option("--weights", metavar=WEIGHTS, help="Model for the pictures and the learning curve.")
 @click.option("--data", "data_path", type=click.Path(path_type=Path), help="Data for the pictures; needs --weights.")
-@click.option("--split", default="test", show_default=True, type=click.Choice(["valid", "test"]))
+@click.option("--split", type=click.Choice(["valid", "test"]), help="Of the pictures.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the pictures.")
 @click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
 @_stated_failures
@@ -205,9 +210,10 @@ def report(
     folder: Path,
     form: Literal["md", "html"] | None,
     output: Path | None,
+    numbers: tuple[int, ...],
     weights: str | None,
     data_path: Path | None,
-    split: Literal["valid", "test"],
+    split: Literal["valid", "test"] | None,
     seed: int,
     device: str,
 ) -> None:
@@ -219,10 +225,11 @@ def report(
     results = [result for _, result in find_results(folder)]
     if not results:
         click.echo(f"no result files below {folder}: the tables hold the paper's numbers alone", err=True)
+    wanted = tuple(sorted(set(numbers))) or ALL_TABLES
     text = (
-        _page(results, weights, data_path, split, seed, device_of(device, os.environ))
+        _page(results, wanted, weights, data_path, split, seed, device_of(device, os.environ))
         if form == "html"
-        else _markdown(results)
+        else _markdown(results, wanted)
     )
     if output:
         write_atomically(output, text.encode())
@@ -231,17 +238,69 @@ def report(
         click.echo(text, nl=False)
 
 
-def _markdown(results: list[Result]) -> str:
+@main.command()
+@click.option("--table", "number", required=True, type=click.IntRange(1, 5), help="Of the paper.")
+@click.option(
+    "--profile",
+    required=True,
+    type=click.Choice(list(PROFILES)),
+    help="smoke: tiny models on stand-ins, to see that everything works; quick: minutes a row; full: the paper's.",
+)
+@click.option("--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of everything.")
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder of the originals, with mnist/, celeba/, tless/.",
+)
+@click.option(
+    "--minutes-per-row", type=click.FloatRange(0, min_open=True), help="Instead of the profile's, training and scoring."
+)
+@click.option("--row", "only", multiple=True, help="Only this row of the table, such as FusionVAE; may be repeated.")
+@click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Trainings of each row.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes that build and score.")
+@click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: print the plan as JSON.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done and what it takes here, and stop.")
+@_stated_failures
+def reproduce(
+    number: int,
+    profile: ProfileName,
+    output: Path,
+    data_root: Path | None,
+    minutes_per_row: float | None,
+    only: tuple[str, ...],
+    seeds: int,
+    workers: int,
+    device: str,
+    as_json: bool,
+    dry_run: bool,
+) -> None:
+    """Build, train, score and report one of the paper's Tables 1–5.
+
+    Interrupted, it resumes when called again; the same models serve several tables of one folder.
+    """
+    plan = Reproduction(number, profile, output, data_root, minutes_per_row, seeds, workers, device, only)
+    steps = plan.steps()
+    if dry_run:
+        from fusionvae_bench.cost import describe
+
+        click.echo(describe(plan, steps, device_of(device, os.environ), as_json=as_json))
+        return
+    run_steps(steps)
+
+
+def _markdown(results: list[Result], numbers: tuple[int, ...]) -> str:
     from fusionvae_bench.report import markdown_report
 
-    return markdown_report(results)
+    return markdown_report(results, numbers)
 
 
 def _page(
     results: list[Result],
+    numbers: tuple[int, ...],
     weights: str | None,
     data_path: Path | None,
-    split: Literal["valid", "test"],
+    split: Literal["valid", "test"] | None,
     seed: int,
     device: torch.device,
 ) -> str:
@@ -262,7 +321,7 @@ def _page(
             with FusionDataset(data_path, split) as data:
                 check_request(model, data, Request())
                 gallery = make_gallery(model, data, seed=seed, device=device)
-    return html_report(results, gallery=gallery, history=history, featured=featured)
+    return html_report(results, gallery=gallery, history=history, featured=featured, numbers=numbers)
 
 
 def _earlier(output: Path, identity: str, request: Request, data: FusionDataset) -> Result | None:
@@ -304,5 +363,9 @@ def _plan(
 
 
 def _short(result: Result) -> str:
-    tables = score_tables([result])
-    return "\n".join(to_markdown(table) for table in tables[: 2 if result.is_stand_in else None])
+    """Print the first of the paper's tables that the result has a row in, or what it holds where there is none."""
+    number = next((number for number in ROWS if row_title(result, number)), None)
+    if number is None:
+        return json.dumps({k: dataclasses.asdict(score) for k, score in result.scores.items()}, indent=1)
+    tables = score_tables([result], number)
+    return "\n".join(to_markdown(table) for table in tables if table.is_stand_in == result.is_stand_in)

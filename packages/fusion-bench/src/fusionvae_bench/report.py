@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from fusionvae_bench.gallery import Gallery
 from fusionvae_bench.metrics import nats_from_bits_per_dim
 from fusionvae_bench.paper import NUM_DIMS, TABLES
+from fusionvae_bench.rendering import to_html, to_markdown
 from fusionvae_bench.results import AVERAGE, InputGain, Result
-from fusionvae_bench.tables import model_title, number, score_tables, to_html, to_markdown
+from fusionvae_bench.rows import model_title
+from fusionvae_bench.tables import ALL_TABLES, all_tables, number
 
 HEAT_SCALE = 0.5
 """End of the colour scale of uncertainty and error: no value in [0, 1] can deviate by more than ½ on average."""
@@ -56,11 +58,16 @@ def read_history(folder: Path) -> History | None:
     return History(epochs, -elbo, beta, seconds)
 
 
-def markdown_report(results: Sequence[Result]) -> str:
-    """Write tables, gains and provenance as Markdown."""
+def markdown_report(results: Sequence[Result], numbers: Sequence[int] = ALL_TABLES) -> str:
+    """Write tables, gains and provenance as Markdown.
+
+    Args:
+        results: what the tables show.
+        numbers: of the paper's tables.
+    """
     parts = ["# Results", ""]
     parts += [f"> **Warning, {r.model_name}:** {warning}\n" for r in results for warning in r.warnings]
-    parts += [to_markdown(table) for table in score_tables(results)]
+    parts += [to_markdown(table) for table in all_tables(results, numbers)]
     for result in results:
         parts.append(_markdown_details(result))
     return "\n".join(parts)
@@ -72,6 +79,7 @@ def html_report(
     gallery: Gallery | None = None,
     history: History | None = None,
     featured: Result | None = None,
+    numbers: Sequence[int] = ALL_TABLES,
 ) -> str:
     """Write the page.
 
@@ -80,13 +88,14 @@ def html_report(
         gallery: pictures to open with.
         history: learning curve.
         featured: the result that the page is about; None for the first one.
+        numbers: of the paper's tables.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     from fusionvae_bench import figures
 
     featured = featured or (results[0] if results else None)
-    tables = score_tables(results)
+    tables = all_tables(results, numbers)
     environment = Environment(
         loader=PackageLoader("fusionvae_bench"),
         autoescape=True,
@@ -106,7 +115,8 @@ def html_report(
         unconditional=figures.png_uri(figures.mosaic(gallery.unconditional, 12)) if gallery else None,
         heat_scale=HEAT_SCALE,
         colour_stops=figures.colour_stops(),
-        tables=[(table, to_html(table)) for table in tables],
+        tables=[(table, to_html(table)) for table in tables if table.has_ours or not results],
+        other_tables=[(table, to_html(table)) for table in tables if results and not table.has_ours],
         notes=list(dict.fromkeys(note for table in tables for note in table.notes)),
         inputs_chart=_inputs_chart(featured) if featured and len(featured.num_inputs) > 1 else None,
         gains=_gain_rows(featured.gains) if featured else [],

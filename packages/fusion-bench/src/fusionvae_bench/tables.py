@@ -1,32 +1,26 @@
-"""Tables: the paper's and ours, line below line, with the difference and its standard error.
+"""The paper's tables with ours beside them: paper, here, difference, line below line.
 
-Scores of stand-in images never stand beside the paper's: they get a table of their own.
+Scores of stand-in images never stand beside the paper's: they get tables of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from html import escape
-from typing import Literal
 
 from fusionvae_bench.metrics import nats_from_bits_per_dim
-from fusionvae_bench.paper import COLUMNS, NUM_DIMS, NUM_SAMPLES, TABLES, ScoreTable
+from fusionvae_bench.paper import COLUMNS, HYPERPARAMETERS, NUM_DIMS, NUM_SAMPLES, SPREADS, TABLES, ScoreTable
 from fusionvae_bench.results import Result, Score
+from fusionvae_bench.rows import ROWS, row_title
+from fusionvae_bench.seeds import SeedGroup, seed_groups
+from fusionvae_model import PRESETS
 
-Role = Literal["paper", "here", "difference"]
-
-MODEL_NAMES = {
-    "fcn": "FCN",
-    "fcn-skip": "FCN+S",
-    "cvae": "CVAE",
-    "cvae-skip": "CVAE+S",
-    "fusionvae": "FusionVAE",
-}
-"""Kind of model → row of the paper's Tables 1–3."""
+ALL_TABLES = tuple(range(1, 13))
 
 DASH = "–"
-_MINUS = "−"
+
+PAPER, HERE, DIFFERENCE = "paper", "here", "difference"
+"""Whose numbers a line holds; "mean of 3" is another."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +29,7 @@ class Cell:
 
     Attributes:
         value: in the unit of its block.
-        error: standard error over images.
+        error: standard error over images; standard deviation over seeds in lines that are means over seeds.
         is_best: least in its column, printed bold.
     """
 
@@ -51,14 +45,12 @@ class Block:
     Attributes:
         heading: metric and unit.
         decimals: digits after the point.
-        paper: the paper's value of (row, column), in this unit; None if it has none.
-        here: (value, standard error) of a score, in this unit.
+        error_decimals: those of standard errors or deviations; None for the same.
     """
 
     heading: str
     decimals: int
-    paper: Callable[[str, int], float | None]
-    here: Callable[[Score], tuple[float | None, float | None]]
+    error_decimals: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,133 +65,295 @@ class Line:
     """
 
     model: str
-    role: Role
+    role: str
     cells: tuple[Cell, ...]
     result: Result | None = None
 
 
 @dataclass(frozen=True)
 class Table:
-    """Headings and lines, ready to be rendered."""
+    """Headings and lines, ready to be rendered.
 
+    Attributes:
+        number: of the paper's table that it is, or stands in for.
+        title: its caption.
+        blocks: of columns.
+        lines: of all rows.
+        notes: what a reader must know.
+        is_stand_in: whether it holds scores of rendered look-alikes.
+    """
+
+    number: int
     title: str
     blocks: tuple[Block, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...] = ()
+    is_stand_in: bool = False
 
-    def decimals(self, column: int) -> int:
-        """Return the digits after the point of a column, counted over all blocks."""
-        return self.blocks[column // len(COLUMNS)].decimals
+    @property
+    def has_ours(self) -> bool:
+        """Whether any number in it is ours."""
+        return any(cell.value is not None for line in self.lines if line.role != PAPER for cell in line.cells)
+
+    def decimals(self, column: int) -> tuple[int, int]:
+        """Return the digits after the point of a column, counted over all blocks: of values, of errors."""
+        block = self.blocks[column // len(COLUMNS)]
+        return block.decimals, block.decimals if block.error_decimals is None else block.error_decimals
 
 
-def score_tables(results: Sequence[Result], number: int = 1) -> list[Table]:
-    """Lay results beside one of the paper's Tables 1–3.
+@dataclass(frozen=True)
+class SettingsTable:
+    """Table 6: for each setting and benchmark, the paper's and the preset's.
+
+    Attributes:
+        number: of the paper's table.
+        title: its caption.
+        benchmarks: names in print.
+        rows: setting → (paper, here) by benchmark; a dash where a preset does not say.
+        notes: what a reader must know.
+    """
+
+    number: int
+    title: str
+    benchmarks: tuple[str, ...]
+    rows: dict[str, tuple[tuple[str, str], ...]]
+    notes: tuple[str, ...] = ()
+    is_stand_in: bool = False
+    has_ours: bool = True
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """How a block of a score table is filled.
+
+    Attributes:
+        block: its heading.
+        paper: the paper's value of (row, column), in this unit; None if it has none.
+        value: our value, in this unit.
+        error: its standard error.
+    """
+
+    block: Block
+    paper: Callable[[str, int], float | None]
+    value: Callable[[Score], float | None]
+    error: Callable[[Score], float | None]
+
+
+def all_tables(results: Sequence[Result], numbers: Sequence[int] = ALL_TABLES) -> list[Table | SettingsTable]:
+    """Lay results beside the paper's tables.
 
     Args:
-        results: of any benchmark; those of another one are left out.
-        number: of the paper's table.
-
-    Returns:
-        For results on the originals, or none at all: the paper's table with them in it, in its units and in nats.
-        Before that, for results on stand-ins: a table of theirs alone.
+        results: of any benchmark.
+        numbers: of the tables wanted, 1–12.
     """
-    table = TABLES[number]
-    ours = [r for r in results if r.benchmark == table.benchmark]
-    stand_ins, originals = [r for r in ours if r.is_stand_in], [r for r in ours if not r.is_stand_in]
-    units = (("", (_bits_block(table), _mse_block(table))), (", in nats", (_nats_block(table),)))
-    tables = []
-    if stand_ins:
-        title = f"Stand-in images in the layout of {stand_ins[0].title}, not the originals"
-        for unit, blocks in units:
-            lines = [_here(r, blocks) for r in stand_ins]
-            tables.append(Table(f"{title}{unit}.", blocks, tuple(_with_best(lines)), tuple(_notes(stand_ins, table))))
-    for unit, blocks in units:
-        title = f"Table {number}: {table.caption.removesuffix('.')}{unit}."
-        if stand_ins and not originals:
-            title += " The paper's numbers, for orientation only."
-        tables.append(Table(title, blocks, _beside(originals, table, blocks), tuple(_notes(originals, table))))
+    tables: list[Table | SettingsTable] = []
+    for number in numbers:
+        if number in TABLES:
+            tables += score_tables(results, number)
+        elif number in SPREADS:
+            tables.append(spread_table(results, number))
+        else:
+            tables.append(settings_table())
     return tables
 
 
-def _beside(results: list[Result], table: ScoreTable, blocks: tuple[Block, ...]) -> tuple[Line, ...]:
-    heres = _with_best([_here(r, blocks) for r in results])
+def score_tables(results: Sequence[Result], number: int = 1) -> list[Table]:
+    """Lay results beside one of the paper's Tables 1–5.
+
+    Args:
+        results: of any benchmark; those without a row in the table are left out.
+        number: of the paper's table.
+
+    Returns:
+        The paper's table with the results on the originals in it, in its units and in nats. Before that, for results on
+        stand-ins, a table of theirs alone.
+    """
+    table = TABLES[number]
+    ours = [result for result in results if row_title(result, number)]
+    stand_ins, originals = [r for r in ours if r.is_stand_in], [r for r in ours if not r.is_stand_in]
+    units = (("", (_bits(table), _mse(table))), (", in nats", (_nats(table),)))
+    tables = []
+    if stand_ins:
+        title = f"Table {number} on stand-in images in the layout of {stand_ins[0].title}, not the originals"
+        for unit, measures in units:
+            lines = [line for group in _in_order(stand_ins, number) for line in _here(group, measures, number)]
+            blocks = tuple(measure.block for measure in measures)
+            notes = tuple(_notes(stand_ins, table))
+            tables.append(Table(number, f"{title}{unit}.", blocks, tuple(_with_best(lines)), notes, is_stand_in=True))
+    for unit, measures in units:
+        title = f"Table {number}: {table.caption.removesuffix('.')}{unit}."
+        if stand_ins and not originals:
+            title += " The paper's numbers, for orientation only."
+        blocks = tuple(measure.block for measure in measures)
+        lines = _beside(originals, table, measures)
+        tables.append(Table(number, title, blocks, tuple(lines), tuple(_notes(originals, table))))
+    return tables
+
+
+def spread_table(results: Sequence[Result], number: int) -> Table:
+    """Lay means over several seeds beside one of the paper's Tables 7–12.
+
+    Args:
+        results: of any benchmark; seeds of a row count once there are two.
+        number: of the paper's table.
+    """
+    table = SPREADS[number]
+    base = next(t for t in TABLES.values() if t.benchmark == table.benchmark)
+    measure = _bits(base) if table.metric == "nll" else _mse(base)
+    ours = [r for r in results if row_title(r, base.number) and not r.is_stand_in]
+    groups = [group for group in _in_order(ours, base.number) if len(group.results) > 1]
     lines = []
-    for paper in _with_best([_paper(model, blocks) for model in table.mse_min]):
+    for model, printed in table.rows.items():
+        paper = Line(model, PAPER, tuple(Cell(value, error) for value, error in printed))
+        lines.append(paper)
+        mine = [group for group in groups if row_title(group.best, base.number) == model]
+        for group in mine:
+            here = _mean(group, (measure,), base.number)
+            lines += [here, _difference(paper, here, with_error=False)]
+        if not mine:
+            lines.append(Line(model, HERE, (Cell(),) * len(COLUMNS)))
+    best = {role: _with_best([line for line in lines if line.role.split()[0] == role]) for role in ("paper", "mean")}
+    marked = iter(best["paper"]), iter(best["mean"])
+    lines = [
+        next(marked[0]) if line.role == PAPER else next(marked[1]) if line.role.startswith("mean") else line
+        for line in lines
+    ]
+    notes = ("± is the standard deviation over trainings that differ by their seed.",) if groups else ()
+    return Table(
+        number, f"Table {number}: {table.caption}", (replace(measure.block, error_decimals=2),), tuple(lines), notes
+    )
+
+
+def settings_table() -> SettingsTable:
+    """Lay the presets beside the paper's Table 6."""
+    here: dict[str, list[str]] = {name: [] for name in HYPERPARAMETERS}
+    for benchmark in NUM_SAMPLES:
+        values: dict[str, str] = {}
+        if benchmark in PRESETS:
+            model, train = PRESETS[benchmark].model, PRESETS[benchmark].train
+            groups, side = model.groups_per_scale, model.coarsest_side
+            values = {
+                "# latent groups per scale": ", ".join(map(str, reversed(groups))),
+                "spatial dimensions of z_l per scale": ", ".join(f"{side << i}²" for i in range(len(groups))),
+                "# channels in z_l": str(model.latent_channels),
+                "# training epochs": str(train.epochs),
+                "batch size": str(train.batch_size),
+            }
+        for name, column in here.items():
+            column.append(values.get(name, DASH))
+    rows = {name: tuple(zip(HYPERPARAMETERS[name], column, strict=True)) for name, column in here.items()}
+    titles = ("FusionMNIST", "FusionCelebA", "FusionT-LESS")
+    note = (
+        "The first row runs fine to coarse, the second coarse to fine, as in the paper; each result says what was "
+        "really done."
+    )
+    return SettingsTable(6, "Table 6: Main hyperparameters; the presets here.", titles, rows, (note,))
+
+
+def _in_order(results: Sequence[Result], number: int) -> list[SeedGroup]:
+    """Sort seed groups by the rows of a table; what the paper does not know comes last."""
+    order = {row.title: position for position, row in enumerate(ROWS[number])}
+    groups = seed_groups(results)
+    return sorted(groups, key=lambda group: order.get(str(row_title(group.best, number)), len(order)))
+
+
+def _beside(results: list[Result], table: ScoreTable, measures: tuple[_Measure, ...]) -> list[Line]:
+    heres = [line for group in _in_order(results, table.number) for line in _here(group, measures, table.number)]
+    heres = _with_best(heres)
+    papers = [
+        Line(model, PAPER, tuple(Cell(m.paper(model, column)) for m in measures for column in range(len(COLUMNS))))
+        for model in table.mse_min
+    ]
+    lines = []
+    for paper in _with_best(papers):
         lines.append(paper)
         mine = [here for here in heres if here.model == paper.model]
         for here in mine:
-            lines += [here, _difference(paper, here)]
+            lines.append(here)
+            if here.result:
+                lines.append(_difference(paper, here))
         if not mine:
-            lines.append(Line(paper.model, "here", (Cell(),) * len(paper.cells)))
-    return (*lines, *(here for here in heres if here.model not in table.mse_min))
+            lines.append(Line(paper.model, HERE, (Cell(),) * len(paper.cells)))
+    return [*lines, *(here for here in heres if here.model not in table.mse_min)]
 
 
-def _paper(model: str, blocks: tuple[Block, ...]) -> Line:
-    cells = [Cell(block.paper(model, column)) for block in blocks for column in range(len(COLUMNS))]
-    return Line(model, "paper", tuple(cells))
-
-
-def _here(result: Result, blocks: tuple[Block, ...]) -> Line:
+def _here(group: SeedGroup, measures: tuple[_Measure, ...], number: int) -> list[Line]:
+    """Return the line of the best seed and, if there are several, that of their mean."""
     cells = []
-    for block in blocks:
+    for measure in measures:
         for column in COLUMNS:
-            score = result.score(column)
-            cells.append(Cell(*block.here(score)) if score else Cell())
-    return Line(model_title(result), "here", tuple(cells), result)
+            score = group.best.score(column)
+            cells.append(Cell(measure.value(score), measure.error(score)) if score else Cell())
+    title, several = str(row_title(group.best, number)), len(group.results) > 1
+    role = f"best of {len(group.results)}" if several else HERE
+    best = Line(title, role, tuple(cells), group.best)
+    return [best, _mean(group, measures, number)] if several else [best]
 
 
-def _difference(paper: Line, here: Line) -> Line:
+def _mean(group: SeedGroup, measures: tuple[_Measure, ...], number: int) -> Line:
+    cells = (Cell(*group.spread(column, measure.value)) for measure in measures for column in COLUMNS)
+    return Line(str(row_title(group.best, number)), f"mean of {len(group.results)}", tuple(cells))
+
+
+def _difference(paper: Line, here: Line, *, with_error: bool = True) -> Line:
     cells = [
-        Cell(ours.value - theirs.value, ours.error) if ours.value is not None and theirs.value is not None else Cell()
+        Cell(ours.value - theirs.value, ours.error if with_error else None)
+        if ours.value is not None and theirs.value is not None
+        else Cell()
         for theirs, ours in zip(paper.cells, here.cells, strict=True)
     ]
-    return Line(paper.model, "difference", tuple(cells))
+    return Line(paper.model, DIFFERENCE, tuple(cells))
 
 
 def _with_best(lines: list[Line]) -> list[Line]:
-    """Mark the least value of every column; the best of one is no distinction."""
-    if len(lines) < 2:
+    """Mark the least value of every column among rows of their own; the best of one is no distinction."""
+    rivals = [line for line in lines if line.result or not line.role.startswith("mean of")] or lines
+    if len(rivals) < 2:
         return lines
-    columns = zip(*(line.cells for line in lines), strict=True)
+    columns = zip(*(line.cells for line in rivals), strict=True)
     least = [min((c.value for c in column if c.value is not None), default=None) for column in columns]
     marked = []
     for line in lines:
         cells = (
-            replace(c, is_best=c.value is not None and c.value == best)
+            replace(c, is_best=line in rivals and c.value is not None and c.value == best)
             for c, best in zip(line.cells, least, strict=True)
         )
         marked.append(replace(line, cells=tuple(cells)))
     return marked
 
 
-def _bits_block(table: ScoreTable) -> Block:
-    def here(score: Score) -> tuple[float | None, float | None]:
+def _bits(table: ScoreTable) -> _Measure:
+    def error(score: Score) -> float | None:
         if score.nll_nats is None or score.nll_bits_per_dim is None:
-            return None, None
-        per_nat = 100 * score.nll_bits_per_dim / score.nll_nats
-        return 100 * score.nll_bits_per_dim, _scaled(score.nll_standard_error, per_nat)
+            return None
+        return _scaled(score.nll_standard_error, 100 * score.nll_bits_per_dim / score.nll_nats)
 
-    return Block(
-        "NLL, 10⁻² bits per dim", table.nll_decimals,
-        lambda row, column: table.nll[row][column] if row in table.nll else None, here,
-    )  # fmt: skip
+    return _Measure(
+        Block("NLL, 10⁻² bits per dim", table.nll_decimals),
+        lambda row, column: table.nll[row][column] if row in table.nll else None,
+        lambda score: _scaled(score.nll_bits_per_dim, 100),
+        error,
+    )
 
 
-def _nats_block(table: ScoreTable) -> Block:
+def _nats(table: ScoreTable) -> _Measure:
     num_dims = NUM_DIMS[table.benchmark]
 
     def paper(row: str, column: int) -> float | None:
         return nats_from_bits_per_dim(table.nll[row][column] / 100, num_dims) if row in table.nll else None
 
-    return Block("NLL, nats per image", 1, paper, lambda score: (score.nll_nats, score.nll_standard_error))
+    return _Measure(
+        Block("NLL, nats per image", 1), paper, lambda score: score.nll_nats, lambda score: score.nll_standard_error
+    )
 
 
-def _mse_block(table: ScoreTable) -> Block:
-    return Block(
-        "MSE_min, 10⁻²", 2,
+def _mse(table: ScoreTable) -> _Measure:
+    return _Measure(
+        Block("MSE_min, 10⁻²", 2),
         lambda row, column: table.mse_min[row][column],
-        lambda score: (_scaled(score.mse_min, 100), _scaled(score.mse_min_standard_error, 100)),
-    )  # fmt: skip
+        lambda score: _scaled(score.mse_min, 100),
+        lambda score: _scaled(score.mse_min_standard_error, 100),
+    )
 
 
 def _scaled(value: float | None, factor: float) -> float | None:
@@ -219,85 +373,16 @@ def _notes(results: list[Result], table: ScoreTable) -> list[str]:
             f"S = {', '.join(map(str, others))} here, {paper_samples} in the paper: with fewer samples both NLL and "
             "MSE_min come out larger."
         )
+    if max(len(group.results) for group in seed_groups(results)) > 1:
+        notes.append(
+            "The best of several seeds is the one of least MSE_min on average, chosen on the images scored, as in the "
+            "paper; their mean stands below it, ± the standard deviation over the seeds."
+        )
     return notes
-
-
-def model_title(result: Result) -> str:
-    """Return the paper's name of a model, or its own where the paper knows none."""
-    return MODEL_NAMES.get(result.model_kind, result.model_name)
 
 
 def number(value: float | None, decimals: int, *, signed: bool = False) -> str:
     """Print a number with a true minus sign, or a dash."""
     if value is None:
         return DASH
-    return f"{value:{'+' if signed else ''}.{decimals}f}".replace("-", _MINUS)
-
-
-def cell_text(cell: Cell, decimals: int, role: Role) -> str:
-    """Print a cell, its standard error included."""
-    text = number(cell.value, decimals, signed=role == "difference")
-    return text if cell.value is None or cell.error is None else f"{text} ± {cell.error:.{decimals}f}"
-
-
-def to_markdown(table: Table) -> str:
-    """Render as a Markdown table with its title and notes."""
-    heads = list(COLUMNS) * len(table.blocks)
-    for position, block in enumerate(table.blocks):
-        heads[position * len(COLUMNS)] = f"{block.heading}: k = {COLUMNS[0]}"
-    rows = [["model", "", *heads], ["---", "---", *["---:"] * len(heads)]]
-    previous = None
-    for line in table.lines:
-        texts = []
-        for column, cell in enumerate(line.cells):
-            text = cell_text(cell, table.decimals(column), line.role)
-            texts.append(f"**{text}**" if cell.is_best else text)
-        label = f"{line.role} ({_detail(line.result)})" if line.result else line.role
-        rows.append([line.model if line.model != previous else "", label, *texts])
-        previous = line.model
-    lines = [f"**{table.title}**", "", *("| " + " | ".join(row) + " |" for row in rows)]
-    return "\n".join([*lines, "", *table.notes, ""])
-
-
-def to_html(table: Table) -> str:
-    """Render as an HTML table; styling is the page's."""
-    span = len(COLUMNS)
-    parts = ["<thead><tr><th rowspan='2' scope='col'>Model</th><th rowspan='2'></th>"]
-    parts += [f"<th colspan='{span}' scope='colgroup'>{_typeset(block.heading)}</th>" for block in table.blocks]
-    parts.append("</tr><tr>")
-    parts += [f"<th scope='col'>{column}</th>" for _ in table.blocks for column in COLUMNS]
-    parts.append("</tr></thead>")
-    models = list(dict.fromkeys(line.model for line in table.lines))
-    for model in models:
-        lines = [line for line in table.lines if line.model == model]
-        parts.append("<tbody>")
-        for position, line in enumerate(lines):
-            name = f"<th rowspan='{len(lines)}' scope='rowgroup'>{escape(model)}</th>" if position == 0 else ""
-            cells = "".join(
-                _html_cell(cell, table.decimals(column), line.role, starts=column % span == 0)
-                for column, cell in enumerate(line.cells)
-            )
-            label: str = line.role
-            if line.result:
-                detail, short = escape(_detail(line.result), quote=True), escape(line.result.model_name)
-                label += f" <small title='{detail}'>{short}</small>"
-            parts.append(f"<tr class='{line.role}'>{name}<td class='role'>{label}</td>{cells}</tr>")
-        parts.append("</tbody>")
-    return f"<table class='scores'>{''.join(parts)}</table>"
-
-
-def _html_cell(cell: Cell, decimals: int, role: Role, *, starts: bool) -> str:
-    text = escape(number(cell.value, decimals, signed=role == "difference"))
-    if cell.is_best:
-        text = f"<b>{text}</b>"
-    if cell.value is not None and cell.error is not None:
-        text += f" <small>±&#8239;{cell.error:.{decimals}f}</small>"
-    return f"<td{' class=starts' if starts else ''}>{text}</td>"
-
-
-def _detail(result: Result) -> str:
-    return f"{result.model_name}, {result.num_images} images, S = {result.num_samples}"
-
-
-def _typeset(heading: str) -> str:
-    return escape(heading).replace("MSE_min", "MSE<sub>min</sub>")
+    return f"{value:{'+' if signed else ''}.{decimals}f}".replace("-", "−")

@@ -1,0 +1,188 @@
+"""Tables as Markdown, HTML and LaTeX."""
+
+from __future__ import annotations
+
+from html import escape
+
+from fusionvae_bench.paper import COLUMNS
+from fusionvae_bench.results import Result
+from fusionvae_bench.tables import DIFFERENCE, Cell, SettingsTable, Table, number
+
+
+def cell_text(cell: Cell, decimals: tuple[int, int], role: str) -> str:
+    """Print a cell, its standard error or deviation included; digits after the point of value and error."""
+    text = number(cell.value, decimals[0], signed=role == DIFFERENCE)
+    return text if cell.value is None or cell.error is None else f"{text} ± {cell.error:.{decimals[1]}f}"
+
+
+def to_markdown(table: Table | SettingsTable) -> str:
+    """Render as a Markdown table with its title and notes."""
+    if isinstance(table, SettingsTable):
+        heads = [f"{benchmark}: paper | here" for benchmark in table.benchmarks]
+        body = [[name, *(value for pair in cells for value in pair)] for name, cells in table.rows.items()]
+        rows = [["", *heads], ["---", *["---"] * (2 * len(heads))], *body]
+    else:
+        rows = _markdown_rows(table)
+    lines = [f"**{table.title}**", "", *("| " + " | ".join(row) + " |" for row in rows)]
+    return "\n".join([*lines, "", *table.notes, ""])
+
+
+def _markdown_rows(table: Table) -> list[list[str]]:
+    heads = list(COLUMNS) * len(table.blocks)
+    for position, block in enumerate(table.blocks):
+        heads[position * len(COLUMNS)] = f"{block.heading}: k = {COLUMNS[0]}"
+    rows = [["model", "", *heads], ["---", "---", *["---:"] * len(heads)]]
+    previous = None
+    for line in table.lines:
+        texts = []
+        for column, cell in enumerate(line.cells):
+            text = cell_text(cell, table.decimals(column), line.role)
+            texts.append(f"**{text}**" if cell.is_best else text)
+        label = f"{line.role} ({_detail(line.result)})" if line.result else line.role
+        rows.append([line.model if line.model != previous else "", label, *texts])
+        previous = line.model
+    return rows
+
+
+def to_html(table: Table | SettingsTable) -> str:
+    """Render as an HTML table; styling is the page's."""
+    return _settings_html(table) if isinstance(table, SettingsTable) else _scores_html(table)
+
+
+def _scores_html(table: Table) -> str:
+    span = len(COLUMNS)
+    parts = ["<thead><tr><th rowspan='2' scope='col'>Model</th><th rowspan='2'></th>"]
+    parts += [f"<th colspan='{span}' scope='colgroup'>{_typeset(block.heading)}</th>" for block in table.blocks]
+    parts.append("</tr><tr>")
+    parts += [f"<th scope='col'>{column}</th>" for _ in table.blocks for column in COLUMNS]
+    parts.append("</tr></thead>")
+    for model in dict.fromkeys(line.model for line in table.lines):
+        lines = [line for line in table.lines if line.model == model]
+        parts.append("<tbody>")
+        for position, line in enumerate(lines):
+            name = f"<th rowspan='{len(lines)}' scope='rowgroup'>{escape(model)}</th>" if position == 0 else ""
+            cells = "".join(
+                _html_cell(cell, table.decimals(column), line.role, starts=column % span == 0)
+                for column, cell in enumerate(line.cells)
+            )
+            label = line.role
+            if line.result:
+                detail, short = escape(_detail(line.result), quote=True), escape(line.result.model_name)
+                label += f" <small title='{detail}'>{short}</small>"
+            css = line.role if line.role in ("paper", "difference") else "mean" if "mean" in line.role else "here"
+            parts.append(f"<tr class='{css}'>{name}<td class='role'>{label}</td>{cells}</tr>")
+        parts.append("</tbody>")
+    return f"<table class='scores'>{''.join(parts)}</table>"
+
+
+def _html_cell(cell: Cell, decimals: tuple[int, int], role: str, *, starts: bool) -> str:
+    text = escape(number(cell.value, decimals[0], signed=role == DIFFERENCE))
+    if cell.is_best:
+        text = f"<b>{text}</b>"
+    if cell.value is not None and cell.error is not None:
+        text += f" <small>±&#8239;{cell.error:.{decimals[1]}f}</small>"
+    return f"<td{' class=starts' if starts else ''}>{text}</td>"
+
+
+def _settings_html(table: SettingsTable) -> str:
+    heads = "".join(f"<th colspan='2' scope='colgroup'>{escape(name)}</th>" for name in table.benchmarks)
+    roles = "".join("<th scope='col' class='starts'>paper</th><th scope='col'>here</th>" for _ in table.benchmarks)
+    rows = "".join(
+        f"<tr><th scope='row'>{escape(name).replace('z_l', '<i>z<sub>l</sub></i>')}</th>"
+        + "".join(f"<td class='starts'>{escape(paper)}</td><td><b>{escape(here)}</b></td>" for paper, here in cells)
+        + "</tr>"
+        for name, cells in table.rows.items()
+    )
+    return (
+        f"<table class='scores settings'><thead><tr><th rowspan='2'></th>{heads}</tr><tr>{roles}</tr></thead>"
+        f"<tbody>{rows}</tbody></table>"
+    )
+
+
+def to_latex(table: Table | SettingsTable) -> str:
+    """Render as a floating table for LaTeX; needs the package booktabs."""
+    columns = len(table.benchmarks) * 2 if isinstance(table, SettingsTable) else len(table.blocks) * len(COLUMNS)
+    lead = 1 if isinstance(table, SettingsTable) else 2
+    lines = [
+        r"\begin{table}",
+        r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
+        rf"\begin{{tabular}}{{{'l' * lead}{('l' if lead == 1 else 'r') * columns}}}",
+        r"\toprule",
+        *(_settings_latex(table) if isinstance(table, SettingsTable) else _scores_latex(table)),
+        r"\bottomrule",
+        r"\end{tabular}",
+        rf"\caption{{{_tex(' '.join([table.title.partition(': ')[2] or table.title, *table.notes]))}}}",
+        r"\end{table}",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _scores_latex(table: Table) -> list[str]:
+    span = len(COLUMNS)
+    heads = [rf"\multicolumn{{{span}}}{{c}}{{{_tex(block.heading)}}}" for block in table.blocks]
+    rules = [rf"\cmidrule(lr){{{3 + i * span}-{2 + (i + 1) * span}}}" for i in range(len(table.blocks))]
+    lines = [rf"& & {' & '.join(heads)} \\", "".join(rules)]
+    lines.append(rf"& & {' & '.join(list(COLUMNS) * len(table.blocks))} \\")
+    previous = None
+    for line in table.lines:
+        if line.model != previous:
+            lines.append(r"\midrule")
+        texts = []
+        for column, cell in enumerate(line.cells):
+            digits, error_digits = table.decimals(column)
+            text = _tex(number(cell.value, digits, signed=line.role == DIFFERENCE))
+            text = rf"\textbf{{{text}}}" if cell.is_best else text
+            if cell.value is not None and cell.error is not None:
+                text += rf"\,{{\scriptsize$\pm${cell.error:.{error_digits}f}}}"
+            texts.append(text)
+        name = _tex(line.model) if line.model != previous else ""
+        lines.append(rf"{name} & {line.role} & {' & '.join(texts)} \\")
+        previous = line.model
+    return lines
+
+
+def _settings_latex(table: SettingsTable) -> list[str]:
+    heads = " & ".join(rf"\multicolumn{{2}}{{c}}{{{_tex(name)}}}" for name in table.benchmarks)
+    lines = [rf"& {heads} \\", rf"& {' & '.join(['paper & here'] * len(table.benchmarks))} \\", r"\midrule"]
+    for name, cells in table.rows.items():
+        texts = [_tex(value) for pair in cells for value in pair]
+        lines.append(rf"{_tex(name)} & {' & '.join(texts)} \\")
+    return lines
+
+
+_TEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "−": "$-$",
+        "–": "--",
+        "±": r"$\pm$",
+        "×": r"$\times$",
+        "²": "$^2$",
+        "→": r"$\to$",
+    }
+)
+
+
+def _tex(text: str) -> str:
+    """Escape for LaTeX; the paper's own formulas become formulas."""
+    done = text.translate(_TEX)
+    return done.replace(r"MSE\_min", r"MSE$_{\min}$").replace(r"z\_l", "$z_l$").replace("10⁻$^2$", "$10^{-2}$")
+
+
+def _detail(result: Result) -> str:
+    return f"{result.model_name}, {result.num_images} images, S = {result.num_samples}"
+
+
+def _typeset(heading: str) -> str:
+    return escape(heading).replace("MSE_min", "MSE<sub>min</sub>")

@@ -1,0 +1,279 @@
+"""A table of the paper again: the commands that build its data, train its rows, score and report them."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from fusion_datasets.spec import BENCHMARKS
+from fusionvae_bench.errors import BenchError
+from fusionvae_bench.paper import NUM_SAMPLES, TABLES
+from fusionvae_bench.rows import ROWS, Row
+from fusionvae_bench.trivial import PREFIX, TRIVIAL
+from fusionvae_model import PRESETS
+from fusionvae_model.config import Preset
+from fusionvae_model.progress import note
+
+ProfileName = Literal["smoke", "quick", "full"]
+
+_MODULES = MappingProxyType(
+    {"fusion-datasets": "fusion_datasets", "fusionvae": "fusionvae_model", "fusion-bench": "fusionvae_bench"}
+)
+_SOURCES = MappingProxyType({"fusion-mnist": "mnist", "fusion-celeba": "celeba", "fusion-tless": "tless"})
+"""Benchmark → its word in ``fusion-datasets build`` and its folder below the data root."""
+
+_STDERR = 2  # stdout is for data
+
+_TRAINED_SHARE = 0.7
+"""Of a row's minutes; a CVAE's likelihood, one pass for each number of inputs, needs most of the rest."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much is spent on a table.
+
+    Attributes:
+        stand_in: rendered look-alikes instead of the originals.
+        small: benchmarks whose laptop-sized preset is taken.
+        minutes: for a row, training and scoring on 2 cores; None for the paper's epochs.
+        batch_size: of the training; None for the preset's.
+        images_per_minute: so many images are scored per minute of a row; None for all.
+        num_samples: S; None for the paper's.
+        rows: of the data set, at most, in each split; None for all.
+    """
+
+    stand_in: bool
+    small: frozenset[str]
+    minutes: float | None
+    batch_size: int | None
+    images_per_minute: float | None
+    num_samples: int | None
+    rows: int | None
+
+
+PROFILES: MappingProxyType[str, Profile] = MappingProxyType(
+    {
+        "smoke": Profile(True, frozenset(_SOURCES), 0.25, None, 80, 10, 400),
+        # 100 rather than 800: a short training needs steps more than it needs large ones
+        "quick": Profile(False, frozenset({"fusion-celeba", "fusion-tless"}), 25, 100, 12, 100, None),
+        "full": Profile(False, frozenset(), None, None, None, None, None),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command.
+
+    Attributes:
+        purpose: what it is for, after "to".
+        program: of the three commands.
+        words: its arguments.
+        minutes: how long it is meant to take; None where only a measurement could tell.
+    """
+
+    purpose: str
+    program: str
+    words: tuple[str, ...]
+    minutes: float | None = None
+
+    @property
+    def command(self) -> str:
+        """The command as one would type it."""
+        return shlex.join([self.program, *self.words])
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What to do for one table.
+
+    Attributes:
+        number: of the table, 1–5.
+        profile: key of `PROFILES`.
+        output: folder of everything.
+        data_root: folder of the originals, with ``mnist/``, ``celeba/``, ``tless/``; None for stand-ins.
+        minutes_per_row: instead of the profile's.
+        seeds: how many trainings of each row; the paper takes the best of 3 (App. E).
+        workers: processes that build and score.
+        device: "auto", "cpu" or "cuda".
+        only: titles of the rows wanted; empty for all.
+    """
+
+    number: int
+    profile: ProfileName
+    output: Path
+    data_root: Path | None = None
+    minutes_per_row: float | None = None
+    seeds: int = 1
+    workers: int = 1
+    device: str = "auto"
+    only: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that the profile has what it needs."""
+        if self.minutes_per_row is not None and self.settings.minutes is None:
+            raise BenchError("the profile full trains the paper's epochs; leave out --minutes-per-row, or take quick")
+        titles = [row.title for row in ROWS[self.number]]
+        if unknown := [title for title in self.only if title not in titles]:
+            raise BenchError(f"Table {self.number} has no row {unknown[0]!r}; expected some of {', '.join(titles)}")
+        if not self.settings.stand_in and self.data_root is None:
+            raise BenchError(
+                f"the profile {self.profile} works on the originals; name their folder, which holds "
+                f"{self.source_word}/, by --data-root, or take --profile smoke for rendered look-alikes"
+            )
+
+    @property
+    def settings(self) -> Profile:
+        """The profile."""
+        return PROFILES[self.profile]
+
+    @property
+    def benchmark(self) -> str:
+        """Name of the benchmark."""
+        return TABLES[self.number].benchmark
+
+    @property
+    def source_word(self) -> str:
+        """The benchmark's word in ``fusion-datasets build``."""
+        return _SOURCES[self.benchmark]
+
+    @property
+    def preset_name(self) -> str:
+        """The preset of every row."""
+        return self.benchmark + ("-small" if self.benchmark in self.settings.small else "")
+
+    @property
+    def preset(self) -> Preset:
+        """The preset itself.
+
+        Raises:
+            BenchError: if the installed fusionvae-model has none.
+        """
+        if self.preset_name not in PRESETS:
+            raise BenchError(
+                f"Table {self.number} needs the preset {self.preset_name!r}, which the installed fusionvae-model does "
+                f"not have; it has {', '.join(PRESETS)}"
+            )
+        return PRESETS[self.preset_name]
+
+    @property
+    def minutes(self) -> float | None:
+        """Minutes of a row."""
+        return self.minutes_per_row or self.settings.minutes
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The rows to reproduce, in the paper's order."""
+        return tuple(row for row in ROWS[self.number] if not self.only or row.title in self.only)
+
+    @property
+    def data(self) -> Path:
+        """The benchmark file."""
+        return self.output / f"{self.benchmark}.h5"
+
+    @property
+    def results(self) -> Path:
+        """Folder of the result files of this benchmark."""
+        return self.output / "results"
+
+    @property
+    def num_samples(self) -> int:
+        """S."""
+        return self.settings.num_samples or NUM_SAMPLES[self.benchmark]
+
+    @property
+    def num_images(self) -> int | None:
+        """Images to score; None for all."""
+        if self.settings.images_per_minute is None or self.minutes is None:
+            return None
+        return max(20, round(self.settings.images_per_minute * self.minutes))
+
+    def steps(self) -> list[Step]:
+        """Return the commands in order; each knows by itself what an earlier call has done."""
+        assert self.preset  # else it raises
+        steps = [self._build()]
+        for seed in range(self.seeds):
+            for row in reversed(self.rows):  # FusionVAE first, should the time run out
+                steps += [self._train(row, seed), self._score(row, seed)]
+        if self.number <= 3:
+            steps += [self._score_trivial(name) for name in TRIVIAL]
+        return [*steps, *self._report()]
+
+    def folder(self, row: Row, seed: int) -> Path:
+        """Return the folder of a row's model."""
+        return self.output / "models" / f"{self._name(row, seed)}"
+
+    def _name(self, row: Row, seed: int) -> str:
+        return f"{self.source_word}-{row.slug}" + (f"-seed{seed}" if seed else "")
+
+    def _build(self) -> Step:
+        words = ["build", self.source_word, "--output", str(self.data), "--workers", str(self.workers)]
+        if self.settings.stand_in:
+            words += ["--source", "stand-in"]
+        else:
+            assert self.data_root is not None
+            words += ["--source", str(self.data_root / self.source_word)]
+        if self.settings.rows:
+            words += ["--limit", str(self.settings.rows)]
+        return Step(f"build {BENCHMARKS[self.benchmark].title}", "fusion-datasets", tuple(words))
+
+    def _train(self, row: Row, seed: int) -> Step:
+        words = ["train", *row.options, "--preset", self.preset_name, "--data", str(self.data)]
+        words += ["--output", str(self.folder(row, seed)), "--seed", str(seed), "--device", self.device, "--resume"]
+        minutes = None if self.minutes is None else round(self.minutes * _TRAINED_SHARE, 3)
+        if minutes is not None:
+            words += ["--minutes", f"{minutes:g}"]
+        if self.settings.batch_size and self.preset_name == self.benchmark:
+            words += ["--batch-size", str(self.settings.batch_size)]
+        return Step(f"train {row.title}", "fusionvae", tuple(words), minutes)
+
+    def _score(self, row: Row, seed: int) -> Step:
+        minutes = None if self.minutes is None else round(self.minutes * (1 - _TRAINED_SHARE), 3)
+        return self._run(row.title, str(self.folder(row, seed)), self._name(row, seed), minutes)
+
+    def _score_trivial(self, name: str) -> Step:
+        return self._run(PREFIX + name, PREFIX + name, f"{self.source_word}-{name}", 0.1)
+
+    def _run(self, title: str, weights: str, name: str, minutes: float | None) -> Step:
+        words = ["run", "--weights", weights, "--data", str(self.data), "-o", str(self.results / f"{name}.json")]
+        words += ["--num-samples", str(self.num_samples), "--per-image", "--device", self.device]
+        if self.num_images:
+            words += ["--limit", str(self.num_images)]
+        if self.workers > 1:
+            words += ["--workers", str(self.workers)]
+        return Step(f"score {title}", "fusion-bench", tuple(words), minutes)
+
+    def _report(self) -> list[Step]:
+        best = self.folder(self.rows[-1 if self.number <= 4 else 0], 0)
+        shown = ("--weights", str(best), "--data", str(self.data), "--device", self.device)
+        words = ("report", "--results", str(self.results), "--table", str(self.number))
+        return [
+            Step("draw the page", "fusion-bench", (*words, *shown, "-o", str(self.output / "index.html"))),
+            Step("print the tables", "fusion-bench", (*words, "--format", "md")),
+        ]
+
+
+def run_steps(steps: list[Step]) -> None:
+    """Run commands one after the other; the last one's stdout is ours, everything else goes to stderr.
+
+    Raises:
+        BenchError: if one fails; its own words stand above.
+    """
+    for number, step in enumerate(steps, 1):
+        note(f"[{number}/{len(steps)}] {step.purpose}\n$ {step.command}")
+        last = number == len(steps)
+        done = subprocess.run(
+            [sys.executable, "-m", _MODULES[step.program], *step.words],
+            stdout=None if last else _STDERR,
+            check=False,
+        )
+        if done.returncode:
+            raise BenchError(
+                f"could not {step.purpose} (exit status {done.returncode}): its reason stands above; call again to go "
+                "on from there"
+            )

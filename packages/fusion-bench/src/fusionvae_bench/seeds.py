@@ -1,0 +1,71 @@
+"""Several trainings of one model that differ by their seed alone: the best of them, their mean and spread (App. E)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+
+from fusionvae_bench.results import AVERAGE, Result, Score
+
+
+@dataclass(frozen=True)
+class SeedGroup:
+    """Results that only their training seed tells apart.
+
+    Attributes:
+        results: at least one, ascending in the seed.
+    """
+
+    results: tuple[Result, ...]
+
+    @property
+    def best(self) -> Result:
+        """The one of least MSE_min on average, as the paper's tables take it; without MSE_min, of least NLL."""
+        return min(self.results, key=_average)
+
+    def spread(self, column: str, value: Callable[[Score], float | None]) -> tuple[float | None, float | None]:
+        """Return mean and standard deviation over the seeds.
+
+        Args:
+            column: number of inputs, or "avg".
+            value: what to take from a score.
+
+        Returns:
+            None for the mean where a seed lacks the value; None for the deviation of a single seed.
+        """
+        scores = [result.score(column) for result in self.results]
+        values = [value(score) if score else None for score in scores]
+        known = [v for v in values if v is not None]
+        if len(known) < len(values):
+            return None, None
+        return mean(known), stdev(known) if len(known) > 1 else None
+
+
+def seed_groups(results: Sequence[Result]) -> list[SeedGroup]:
+    """Gather results that differ by their training seed alone, in the order of their first members."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(_identity(result), []).append(result)
+    return [SeedGroup(tuple(sorted(members, key=_seed))) for members in groups.values()]
+
+
+def _identity(result: Result) -> str:
+    training = result.training or {}
+    if "seed" not in training:
+        alike: list[object] = [result.model_name, result.weights_digest]
+    else:
+        settings = {key: value for key, value in (training.get("train_config") or {}).items() if key != "seed"}
+        alike = [training.get("preset"), training.get("batch_size"), round(training.get("epochs") or 0), settings]
+    scored = [result.dataset_digest, result.split, result.num_images, result.num_samples]
+    return json.dumps([result.model_kind, result.config, alike, scored], sort_keys=True)
+
+
+def _seed(result: Result) -> int:
+    return int((result.training or {}).get("seed") or 0)
+
+
+def _average(result: Result) -> float:
+    score = result.score(AVERAGE) or next(iter(result.scores.values()))
+    return next((v for v in (score.mse_min, score.nll_nats) if v is not None), float("inf"))

@@ -1,0 +1,138 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from stand_ins import Config, MemoryData, Toy
+
+from fusion_datasets.cli import main as datasets
+from fusionvae_bench import evaluate
+from fusionvae_bench.cli import main
+from fusionvae_bench.errors import BenchError
+from fusionvae_bench.paper import TABLES
+from fusionvae_bench.reproduction import Reproduction, Step, run_steps
+from fusionvae_bench.rows import ROWS, row_title
+from fusionvae_model.cli import main as model
+
+COMMANDS = {"fusion-datasets": datasets, "fusionvae": model, "fusion-bench": main}
+
+
+def test_rows_are_the_papers_in_its_order():
+    for number, rows in ROWS.items():
+        assert [row.title for row in rows] == list(TABLES[number].mse_min)
+        assert len({row.slug for row in rows}) == len(rows)
+
+
+def scored(**config):
+    toy = Toy()
+    toy.config = Config(nll_size=4, **config)
+    return evaluate(toy, MemoryData(benchmark=config.pop("benchmark", "fusion-celeba")), 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("config", "titles"),
+    [
+        ({"kind": "fusionvae"}, {2: "FusionVAE", 4: "q(y)", 5: "MaxAggAdd"}),
+        (
+            {"kind": "fusionvae", "posterior": "y", "aggregation": "max-add"},
+            {2: "FusionVAE", 4: "q(y)", 5: "MaxAggAdd"},
+        ),
+        ({"kind": "fusionvae", "posterior": "xy"}, {4: "q(x,y)"}),
+        ({"kind": "fusionvae", "aggregation": "bayes-all"}, {5: "BayAggAll"}),
+        ({"kind": "cvae-skip", "posterior": "xy", "aggregation": "max"}, {2: "CVAE+S"}),
+        ({"kind": "visible-merge"}, {2: "visible merge"}),
+        ({"kind": "transformer"}, {2: "Toy"}),
+    ],
+)
+def test_a_result_finds_its_rows(config, titles):
+    result = scored(**config)
+    assert {number: title for number in ROWS if (title := row_title(result, number))} == titles
+
+
+def plan(tmp_path: Path, **changes) -> Reproduction:
+    return Reproduction(**{"number": 1, "profile": "smoke", "output": tmp_path, **changes})
+
+
+def test_every_command_of_a_plan_exists(tmp_path):
+    """With --help added, a command line is still refused if it names an option that is not there."""
+    for changes in (
+        {},
+        {"profile": "quick", "data_root": tmp_path, "workers": 2},
+        {"profile": "full", "data_root": tmp_path},
+    ):
+        for step in plan(tmp_path, **changes).steps():
+            done = CliRunner().invoke(COMMANDS[step.program], [*step.words, "--help"])
+            assert done.exit_code == 0, f"{step.command}\n{done.output}"
+
+
+def test_quick_minutes_bound_training_and_the_images_scored(tmp_path):
+    quick = plan(tmp_path, profile="quick", data_root=tmp_path, minutes_per_row=10)
+    (training, *_) = [step for step in quick.steps() if step.purpose == "train FusionVAE"]
+    assert "--minutes 7 " in training.command + " "
+    assert "--preset fusion-mnist " in training.command
+    assert quick.num_images == 120
+
+
+def test_seeds_have_folders_of_their_own(tmp_path):
+    trained = [step for step in plan(tmp_path, seeds=3).steps() if step.program == "fusionvae"]
+    assert len(trained) == 15
+    assert len({step.words[step.words.index("--output") + 1] for step in trained}) == 15
+    assert {step.words[step.words.index("--seed") + 1] for step in trained} == {"0", "1", "2"}
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "expected"),
+    [
+        (["--profile", "quick"], 1, "--data-root"),
+        (["--profile", "full", "--data-root", ".", "--minutes-per-row", "3"], 1, "leave out --minutes-per-row"),
+        (["--profile", "smoke", "--table", "6"], 2, "6"),
+        (["--profile", "smoke", "--row", "GAN"], 1, "no row 'GAN'; expected some of FCN, FCN+S"),
+        (["--profile", "enormous"], 2, "smoke"),
+    ],
+)
+def test_what_cannot_be_reproduced_is_one_sentence(tmp_path, words, status, expected):
+    done = CliRunner().invoke(main, ["reproduce", "--table", "1", "--output", str(tmp_path / "out"), *words])
+    assert done.exit_code == status
+    assert expected in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_measures_and_writes_nothing(tmp_path):
+    words = ["reproduce", "--table", "1", "--profile", "smoke", "--output", str(tmp_path / "out"), "--dry-run"]
+    text = CliRunner().invoke(main, words)
+    assert text.exit_code == 0, text.output
+    assert re.search(r"^time .* FusionVAE 0.25 min", text.stdout, re.MULTILINE)
+    document = json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)
+    assert len(document["steps"]) == 16
+    assert document["memory_bytes"] > 1e6
+    assert document["disk_bytes"] > 1e6
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failed_step_stops_and_says_which():
+    with pytest.raises(BenchError, match=r"could not try \(exit status 2\)"):
+        run_steps([Step("try", "fusion-bench", ("no-such-command",)), Step("go on", "fusion-bench", ("--version",))])
+
+
+@pytest.mark.slow
+def test_a_table_in_small_from_nothing_to_the_page(tmp_path):
+    """Again at once, nothing is computed; the second call prints the same table."""
+    words = ["reproduce", "--table", "1", "--profile", "smoke", "--minutes-per-row", "0.02"]
+    words += ["--row", "FusionVAE", "--row", "FCN"]
+    tables = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-m", "fusionvae_bench", *words, "--output", str(tmp_path)],
+            capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        tables.append(done.stdout)
+    assert tables[0] == tables[1]
+    for title in ("FCN", "FusionVAE", "visible merge", "training mean", "nearest image"):
+        assert f"| {title} | here" in tables[0], title
+    assert "fusionvae: error" not in done.stderr
+    assert (tmp_path / "index.html").is_file()
