@@ -56,6 +56,27 @@ def test_stand_in_then_build_then_verify(tmp_path: Path) -> None:
         assert ("equal to its source" in verified.stdout) == bool(source)
 
 
+def test_faces_from_stand_in_to_verified_file(tmp_path: Path) -> None:
+    made = run("stand-in", "celeba", "--output", tmp_path / "faces", "--count", 9, "--seed", 1)
+    assert "9 training, 2 validation and 2 test faces" in made.stdout
+    output = tmp_path / "a.h5"
+    build = ("build", "celeba", "--output", output, "--workers", 1, "--seed", 1)
+    planned = run(*build, "--source", tmp_path / "faces", "--dry-run")
+    assert "FusionCelebA from celeba-stand-in, 9 train rows, 2 valid rows and 2 test rows, seed 1" in planned.stdout
+    assert run(*build, "--source", tmp_path / "faces").exit_code == 0
+    assert "already built" in run(*build, "--source", "stand-in", "--stand-in-count", 9).stdout
+    for source in (tmp_path / "faces", "stand-in"):
+        assert "equal to its source in every row" in run("verify", output, "--all", "--source", source).stdout
+    assert "4 ellipses each\n" in run("info", output).stdout
+    (tmp_path / "faces" / "img_align_celeba" / "000012.jpg").unlink()
+    broken = run("build", "celeba", "--source", tmp_path / "faces", "--output", tmp_path / "b.h5", "--workers", 1)
+    assert broken.exit_code == 1
+    assert "1 of 13 originals cannot be used: 000012.jpg (missing)" in broken.stderr
+    for end in (".png", ".pdf"):
+        assert run("preview", output, "-o", tmp_path / f"sheet{end}").exit_code == 0
+    assert (tmp_path / "sheet.pdf").read_bytes().startswith(b"%PDF")
+
+
 def test_info(benchmark_file: Path) -> None:
     printed = run("info", benchmark_file).stdout
     data = FusionDataset(benchmark_file)
@@ -94,7 +115,9 @@ def test_preview_draws_other_examples_from_a_seed(benchmark_file: Path) -> None:
     "arguments",
     [
         ("build", "mnist"),
-        ("build", "celeba", "--output", "a.h5"),
+        ("build", "celeba"),
+        ("build", "folder", "--output", "a.h5"),
+        ("build", "cifar", "--output", "a.h5"),
         ("build", "mnist", "--output", "a.h5", "--seed", "-1"),
         ("build", "mnist", "--output", "a.h5", "--limit", "0"),
         ("info",),

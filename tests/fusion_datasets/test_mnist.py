@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusion_datasets import BENCHMARKS, FusionDatasetsError
-from fusion_datasets.sources.mnist import ORIGINAL_DIGEST, STAND_IN_NOTE, MnistSource, read_idx
+from fusion_datasets.sources import STAND_IN_NOTE
+from fusion_datasets.sources.mnist import ORIGINAL_DIGEST, MnistSource, read_idx
 
 FILES = BENCHMARKS["fusion-mnist"].source_files
 TRAIN_IMAGES, TRAIN_LABELS, _, TEST_LABELS = FILES

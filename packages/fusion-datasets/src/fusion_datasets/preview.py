@@ -12,11 +12,12 @@ from fusion_datasets.corruptions import render_example
 from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.store import FusionDataset, FusionExample, write_atomically
 
-_TILE_PX: Final = 96
+_TILE_PX: Final = 96  # about; an image is enlarged by a whole number
 _GAP_PX: Final = 4
 _GUTTER_PX: Final = 28  # between the two columns of examples
 _MARGIN_PX: Final = 20
 _CAPTION_PX: Final = 13
+_PDF_DOTS_PER_INCH: Final = 200
 _PAPER, _INK, _FAINT = (255, 255, 255), (38, 38, 38), (130, 130, 130)
 
 
@@ -40,7 +41,8 @@ def contact_sheet(data: FusionDataset, *, rows: int = 12, seed: int | None = Non
     num_inputs = data.spec.max_inputs
     columns = min(2, rows)
     per_column = -(-rows // columns)
-    pitch = _TILE_PX + _GAP_PX
+    tile_px = data.spec.height * max(1, -(-_TILE_PX // data.spec.height))
+    pitch = tile_px + _GAP_PX
     block_width = (num_inputs + 1) * pitch + _GAP_PX  # the target stands a little apart
     font = ImageFont.load_default(_CAPTION_PX)
     top = _MARGIN_PX + 2 * (_CAPTION_PX + 9)
@@ -59,17 +61,20 @@ def contact_sheet(data: FusionDataset, *, rows: int = 12, seed: int | None = Non
         left = _MARGIN_PX + column * (block_width + _GUTTER_PX)
         lefts = [left + k * pitch + (_GAP_PX if k == num_inputs else 0) for k in range(num_inputs + 1)]
         for x, caption in zip(lefts, captions, strict=True):
-            pen.text((x + _TILE_PX / 2, top - 6), caption, _INK, font, anchor="ms")
+            pen.text((x + tile_px / 2, top - 6), caption, _INK, font, anchor="ms")
         for line, row in enumerate(chosen[column * per_column : (column + 1) * per_column]):
             for x, image in zip(lefts, _images(data, int(row), seed or 0), strict=True):
-                sheet.paste(_tile(image), (x, top + line * pitch))
+                sheet.paste(_tile(image, tile_px), (x, top + line * pitch))
     return sheet
 
 
 def save_contact_sheet(data: FusionDataset, path: Path, *, rows: int = 12, seed: int | None = None) -> None:
-    """Write a contact sheet as a PNG; see `contact_sheet`."""
-    content = BytesIO()
-    contact_sheet(data, rows=rows, seed=seed).save(content, "PNG", optimize=True)
+    """Write a contact sheet as a PNG, or as a PDF where the name ends so; see `contact_sheet`."""
+    content, sheet = BytesIO(), contact_sheet(data, rows=rows, seed=seed)
+    if path.suffix.lower() == ".pdf":
+        sheet.save(content, "PDF", resolution=_PDF_DOTS_PER_INCH)
+    else:
+        sheet.save(content, "PNG", optimize=True)
     write_atomically(path, content.getvalue())
 
 
@@ -83,6 +88,6 @@ def _images(data: FusionDataset, row: int, seed: int) -> list[NDArray[np.uint8]]
     return [*inputs, target]
 
 
-def _tile(image: NDArray[np.uint8]) -> Image.Image:
+def _tile(image: NDArray[np.uint8], side_px: int) -> Image.Image:
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    return picture.resize((_TILE_PX, _TILE_PX), Image.Resampling.NEAREST).convert("RGB")
+    return picture.resize((side_px, side_px), Image.Resampling.NEAREST).convert("RGB")

@@ -1,19 +1,90 @@
 """`fusion-datasets build`: from original files to a benchmark file."""
 
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
 from fusion_datasets.build import STAND_IN_COUNT, BuildPlan, execute, is_built, plan_mnist
 from fusion_datasets.commands.options import COUNT, DATA_ROOT, DOWNLOAD, FILE, SEED, STAND_IN
+from fusion_datasets.plans import STAND_IN_FACES, plan_celeba, plan_folder
 from fusion_datasets.sources.download import RemoteFile
+from fusion_datasets.sources.folder import MAX_SIZE, MIN_SIZE
 from fusion_datasets.sources.originals import fetch, originals, originals_folder
+
+PATH = click.Path(path_type=Path, exists=True)
 
 
 @click.group()
 def build() -> None:
     """Build a benchmark file from original files."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a plan is carried out, whatever it is for.
+
+    Arguments:
+        workers: Processes.
+        force: Replace another build.
+        dry_run: Only say what would be done.
+    """
+
+    workers: int
+    force: bool
+    dry_run: bool
+
+    def carry_out(self, plan: BuildPlan) -> None:
+        """Build, and say so."""
+        reused = plan.output.exists() and not self.force and is_built(plan)
+        if self.dry_run:
+            click.echo(_describe(plan, reused))
+            return
+        execute(plan, workers=self.workers, force=self.force)
+        click.echo(f"{plan.output}: {'already built' if reused else 'built'}, {_contents(plan)}")
+
+
+def execution_options(default_workers: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the options that every build has; those of its execution arrive as one `Execution`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def run(*, workers: int, force: bool, dry_run: bool, **settings: Any) -> None:
+            command(execution=Execution(workers, force, dry_run), **settings)
+
+        options = (
+            click.option("--output", type=FILE, required=True, help="The HDF5 file to make."),
+            click.option("--limit", type=COUNT, help="Most rows per split."),
+            click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the frozen inputs."),
+            click.option(
+                "--workers",
+                type=COUNT,
+                default=default_workers,
+                show_default=True,
+                help="Processes; the content is the same.",
+            ),
+            click.option("--force", is_flag=True, help="Replace another build."),
+            click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+        )
+        for option in reversed(options):
+            run = option(run)
+        return run
+
+    return decorate
+
+
+SKIP_BAD = click.option(
+    "--skip-bad", is_flag=True, help="Leave out originals that are missing or broken, and record which."
+)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @build.command("mnist")
@@ -24,10 +95,6 @@ def build() -> None:
     help="Folder with MNIST's four IDX files, 'download' to fetch them, or 'stand-in' for rendered look-alikes.",
 )
 @DATA_ROOT
-@click.option("--output", type=FILE, required=True, help="The HDF5 file to make.")
-@click.option("--limit", type=COUNT, help="Most rows per split.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the frozen inputs.")
-@click.option("--workers", type=COUNT, default=1, show_default=True, help="Processes; the content is the same.")
 @click.option(
     "--stand-in-count",
     type=COUNT,
@@ -35,35 +102,65 @@ def build() -> None:
     show_default=True,
     help="Training digits of the stand-in; a sixth of them again for testing.",
 )
-@click.option("--force", is_flag=True, help="Replace another build.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-def build_mnist_command(
-    source: str,
-    data_root: Path | None,
-    output: Path,
-    limit: int | None,
-    seed: int,
-    workers: int,
-    stand_in_count: int,
-    force: bool,
-    dry_run: bool,
-) -> None:
+@execution_options(default_workers=1)
+def build_mnist_command(source: str, data_root: Path | None, execution: Execution, **settings: Any) -> None:
     """Build FusionMNIST. An identical build is reused, an interrupted one continued."""
-    origin: Path | Literal["stand-in"]
-    if source == DOWNLOAD:
-        if dry_run and (missing := originals("mnist").missing(originals_folder("mnist", data_root))):
-            click.echo(_describe_fetch(missing, originals_folder("mnist", data_root)))
-            return
-        origin = fetch("mnist", data_root)
-    else:
-        origin = "stand-in" if source == STAND_IN else Path(source)
-    plan = plan_mnist(origin, output, seed=seed, limit=limit, stand_in_count=stand_in_count)
-    reused = output.exists() and not force and is_built(plan)
-    if dry_run:
-        click.echo(_describe(plan, reused))
-        return
-    execute(plan, workers=workers, force=force)
-    click.echo(f"{output}: {'already built' if reused else 'built'}, {_contents(plan)}")
+    if origin := _origin("mnist", source, data_root, execution):
+        execution.carry_out(plan_mnist(origin, **settings))
+
+
+@build.command("celeba")
+@click.option(
+    "--source",
+    default=STAND_IN,
+    show_default=True,
+    help="img_align_celeba.zip, or a folder with it or its images, and list_eval_partition.txt beside them; "
+    "'download' to fetch them, or 'stand-in' for rendered faces.",
+)
+@DATA_ROOT
+@click.option(
+    "--stand-in-count",
+    type=COUNT,
+    default=STAND_IN_FACES,
+    show_default=True,
+    help="Training faces of the stand-in; an eighth of them again for validation, and for testing.",
+)
+@SKIP_BAD
+@execution_options(default_workers=usable_cores())
+def build_celeba_command(source: str, data_root: Path | None, execution: Execution, **settings: Any) -> None:
+    """Build FusionCelebA. An identical build is reused, an interrupted one continued."""
+    if origin := _origin("celeba", source, data_root, execution):
+        execution.carry_out(plan_celeba(origin, **settings))
+
+
+@build.command("folder")
+@click.option("--source", type=PATH, required=True, help="Folder or zip of pictures; sub-folders become labels.")
+@click.option("--size", type=click.IntRange(MIN_SIZE, MAX_SIZE), default=64, show_default=True, help="Side in pixels.")
+@click.option("--occlusion", type=click.Choice(["ellipses", "objects"]), help="By default objects if there are any.")
+@click.option("--occluders", type=PATH, help="Folder or zip of pictures with transparency, to lay over the others.")
+@click.option("--grey", is_flag=True, help="Keep one channel instead of three.")
+@click.option("--flips", is_flag=True, help="Flip training pictures left to right at random.")
+@click.option("--license", "license_name", default="unknown", show_default=True, help="Licence of the pictures.")
+@SKIP_BAD
+@execution_options(default_workers=usable_cores())
+def build_folder_command(
+    source: Path, occlusion: str | None, occluders: Path | None, execution: Execution, **settings: Any
+) -> None:
+    """Build a benchmark of your own pictures, one in ten of them for testing."""
+    if (occlusion == "objects") != (occluders is not None) and occlusion is not None:
+        raise click.UsageError("--occlusion objects and --occluders go together")
+    execution.carry_out(plan_folder(source, cutouts=occluders, **settings))
+
+
+def _origin(name: str, source: str, data_root: Path | None, execution: Execution) -> Path | Literal["stand-in"] | None:
+    """Where the originals are; None where a dry run would have to fetch them first, and says so."""
+    if source != DOWNLOAD:
+        return "stand-in" if source == STAND_IN else Path(source)
+    folder = originals_folder(name, data_root)
+    if execution.dry_run and (missing := originals(name).missing(folder)):
+        click.echo(_describe_fetch(missing, folder))
+        return None
+    return fetch(name, data_root)
 
 
 def _describe_fetch(missing: tuple[RemoteFile, ...], folder: Path) -> str:
@@ -81,5 +178,6 @@ def _describe(plan: BuildPlan, reused: bool) -> str:
 
 
 def _contents(plan: BuildPlan) -> str:
-    rows = " and ".join(f"{count} {split} rows" for split, count in plan.rows.items())
+    *most, last = (f"{count} {split} rows" for split, count in plan.rows.items())
+    rows = f"{', '.join(most)} and {last}"
     return f"{plan.spec.title} from {plan.source.description['name']}, {rows}, seed {plan.seed}"

@@ -9,10 +9,8 @@ from typing import Any
 import click
 
 from fusion_datasets.commands.options import COUNT, FILE, SEED, STAND_IN
-from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.preview import save_contact_sheet
-from fusion_datasets.sources.mnist import MnistSource
-from fusion_datasets.sources.standin import StandInMnist
+from fusion_datasets.sources.opening import open_source, recipe_of
 from fusion_datasets.spec import SPLITS, Split
 from fusion_datasets.store import FusionDataset
 from fusion_datasets.verification import verify
@@ -70,34 +68,27 @@ def info(file: Path, as_json: bool) -> None:
 @click.option("--sample", type=COUNT, default=200, show_default=True, help="Evaluation rows compared, of each split.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Draws the sample.")
 @click.option("--all", "every_row", is_flag=True, help="Compare every row, also of the training split.")
-def verify_command(file: Path, source: str | None, sample: int, seed: int, every_row: bool) -> None:
+@click.option("--occluders", type=click.Path(path_type=Path), help="With --source: the occluders of a folder's build.")
+def verify_command(
+    file: Path, source: str | None, sample: int, seed: int, every_row: bool, occluders: Path | None
+) -> None:
     """Check layout, ranges, digests and seal; with the source, render rows again and compare them bit for bit."""
     with ExitStack() as stack:
         origin = None
         if source == STAND_IN:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-            origin = _recipe_of(file).write(Path(folder))
+            origin = recipe_of(FusionDataset(file).header).write(Path(folder))
         elif source is not None:
-            origin = MnistSource(Path(source))
+            origin = open_source(FusionDataset(file).header, Path(source), occluders)
         header = verify(file, origin, sample=None if every_row else sample, seed=seed)
     rows = "every row" if every_row else f"a sample of {sample} evaluation rows"
     compared = f", equal to its source in {rows}" if source else ""
     click.echo(f"{file}: {header.spec.title}, {sum(header.rows.values())} rows, whole and unaltered{compared}")
 
 
-def _recipe_of(file: Path) -> StandInMnist:
-    source = FusionDataset(file, split="train").source
-    try:
-        return StandInMnist(source["counts"]["train"], source["counts"]["test"], source["seed"])
-    except (KeyError, TypeError):
-        raise FusionDatasetsError(
-            f"{file} was not built from a stand-in; name the folder of its source instead"
-        ) from None
-
-
 @click.command()
 @click.argument("file", type=FILE)
-@click.option("-o", "--output", type=FILE, required=True, help="The PNG to write.")
+@click.option("-o", "--output", type=FILE, required=True, help="The PNG or PDF to write.")
 @click.option("--split", type=click.Choice(SPLITS), help="Split to show; by default the one that is evaluated.")
 @click.option("--rows", type=COUNT, default=12, show_default=True, help="How many examples.")
 @click.option("--seed", type=SEED, help="Draw the examples at random instead of taking the first.")

@@ -6,6 +6,7 @@ import click
 
 from fusion_datasets.build import STAND_IN_COUNT
 from fusion_datasets.commands.options import COUNT, FOLDER, SEED
+from fusion_datasets.plans import STAND_IN_FACES, stand_in_celeba
 from fusion_datasets.sources.standin import StandInMnist
 
 
@@ -25,6 +26,23 @@ def stand_in_mnist_command(output: Path, count: int, seed: int) -> None:
     recipe = StandInMnist(count, -(-count // 6), seed)
     recipe.write(output)
     click.echo(f"{output}: {recipe.num_train} training and {recipe.num_test} test digits")
+
+
+@stand_in.command("celeba")
+@click.option("--output", type=FOLDER, required=True, help="Folder for the JPEGs and their lists.")
+@click.option(
+    "--count",
+    type=COUNT,
+    default=STAND_IN_FACES,
+    show_default=True,
+    help="Training faces; an eighth again to validate, and to test.",
+)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the faces.")
+def stand_in_celeba_command(output: Path, count: int, seed: int) -> None:
+    """Render faces that nobody has, and write them as CelebA's aligned photographs with its lists."""
+    recipe = stand_in_celeba(count, seed)
+    recipe.write(output)
+    click.echo(f"{output}: {recipe.num_train} training, {recipe.num_valid} validation and {recipe.num_test} test faces")
 
 
 @stand_in.command("tless")

@@ -1,15 +1,20 @@
 """Where clean images come from: original files in, 8-bit images and labels out, one protocol for all."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.spec import Split
+
+STAND_IN_NOTE: Final = "STAND-IN.json"
+"""Lies beside files that were rendered, so that look-alikes never pass for the original."""
 
 
 class Omission(NamedTuple):
@@ -142,6 +147,22 @@ class Recipe(Protocol):
     def write(self, folder: Path, *, progress: bool = True) -> Source:
         """Render what is not there yet, and open it."""
         ...
+
+
+def stand_in_note(folder: Path, *keys: str) -> dict[str, Any] | None:
+    """What the note beside rendered files says under these keys, or None where there is no note.
+
+    Raises:
+        FusionDatasetsError: If there is one, but it cannot be read.
+    """
+    path = folder / STAND_IN_NOTE
+    if not path.is_file():
+        return None
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+        return {key: note[key] for key in keys}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FusionDatasetsError(f"{path} cannot be read; render the stand-in again") from error
 
 
 def originals_digest(sections: Iterable[tuple[str, NDArray[np.uint8]]]) -> str:

@@ -6,16 +6,20 @@ Memory stays below `MAX_INDEX_BYTES` for the raw index, about 400 bytes per memb
 `MAX_MEMBER_BYTES` while a member is.
 """
 
+import hashlib
 import os
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, Final, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fusion_datasets.errors import FusionDatasetsError
 
@@ -49,6 +53,10 @@ class Originals(Protocol):
         """Names of all files, sorted, with `/` between folders."""
         ...
 
+    def state(self, name: str) -> str | None:
+        """What cheaply tells a changed file from an unchanged one; None where there is no such file."""
+        ...
+
     def read(self, name: str) -> bytes:
         """The content of one file."""
         ...
@@ -67,6 +75,22 @@ def open_originals(path: Path) -> "Originals":
     return Archive(path)
 
 
+def contents_of(originals: Originals, names: Iterable[str]) -> Iterator[bytes | FusionDatasetsError]:
+    """The content of each file, or, in a word, why it has none: `missing` or `damaged`."""
+    for name in names:
+        try:
+            yield originals.read(name)
+        except FusionDatasetsError:
+            yield FusionDatasetsError("missing" if originals.state(name) is None else "damaged")
+
+
+def sha256_row(content: bytes | FusionDatasetsError) -> NDArray[np.uint8]:
+    """SHA-256 of a content, uint8 `[32]`; zero where there is none."""
+    if isinstance(content, FusionDatasetsError):
+        return np.zeros(hashlib.sha256().digest_size, np.uint8)
+    return np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
+
+
 @dataclass(frozen=True)
 class Folder:
     """The files below a folder.
@@ -82,6 +106,14 @@ class Folder:
         """Names of all files below it, sorted, with `/` between folders."""
         walk = ((Path(root).relative_to(self.path), files) for root, _, files in os.walk(self.path))
         return tuple(sorted((root / file).as_posix() for root, files in walk for file in files))
+
+    def state(self, name: str) -> str | None:
+        """Size and time of last change, or None where there is no such file."""
+        try:
+            status = (self.path / name).stat()
+        except OSError:
+            return None
+        return f"{status.st_size} {status.st_mtime_ns}"
 
     def read(self, name: str) -> bytes:
         """The content of one file.
@@ -147,6 +179,11 @@ class Archive:
     def names(self) -> tuple[str, ...]:
         """Names of all files in it, sorted, with `/` between folders."""
         return tuple(sorted(self.members))
+
+    def state(self, name: str) -> str | None:
+        """Size and checksum by the index, or None where there is no such file."""
+        member = self.members.get(name)
+        return None if member is None else f"{member.size} {member.crc32}"
 
     def read(self, name: str) -> bytes:
         """Unpack one file.

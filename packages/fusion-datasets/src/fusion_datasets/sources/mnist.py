@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import json
 import struct
 import zlib
 from collections.abc import Mapping
@@ -14,15 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion_datasets.errors import FusionDatasetsError
-from fusion_datasets.sources import CleanImages
+from fusion_datasets.sources import CleanImages, stand_in_note
 from fusion_datasets.spec import BENCHMARKS, Split
 
 LAYOUT: Final = "mnist-idx"
 SIDE_PX: Final = 28
 NUM_CLASSES: Final = 10
-STAND_IN_NOTE: Final = "STAND-IN.json"
-"""Lies beside files that were rendered, so that look-alikes never pass for the original."""
-
 ORIGINAL_DIGEST: Final = "0290f04aac6fbf3b90472aafca05d0bc7a5f26aea88d321e81ada4b76a2d05d7"
 """Digest of MNIST as published in 1998."""
 
@@ -181,11 +177,4 @@ class MnistSource:
         )
 
     def _stand_in_note(self) -> dict[str, Any] | None:
-        path = self._find("train", "images").parent / STAND_IN_NOTE
-        if not path.is_file():
-            return None
-        try:
-            note = json.loads(path.read_text(encoding="utf-8"))
-            return {key: note[key] for key in ("seed", "counts", "renderer", "license")}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FusionDatasetsError(f"{path} cannot be read; render the stand-in again") from error
+        return stand_in_note(self._find("train", "images").parent, "seed", "counts", "renderer", "license")

@@ -1,19 +1,27 @@
-"""Stand-ins for MNIST: rendered look-alikes in the original's files, marked as what they are."""
+"""Stand-ins for MNIST and CelebA: rendered look-alikes in the originals' files, marked as what they are."""
 
 import gzip
 import json
+import os
 import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import cv2
 import numpy as np
 
 from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.progress import Progress
+from fusion_datasets.sources import STAND_IN_NOTE, celeba
+from fusion_datasets.sources.celeba import CelebaSource
+from fusion_datasets.sources.faces import RENDERER as FACE_RENDERER
+from fusion_datasets.sources.faces import render_face
 from fusion_datasets.sources.handwriting import RENDERER, render_digits
-from fusion_datasets.sources.mnist import FILE_PREFIX, LAYOUT, SIDE_PX, STAND_IN_NOTE, MnistSource
-from fusion_datasets.spec import BENCHMARKS, Split
+from fusion_datasets.sources.mnist import FILE_PREFIX, LAYOUT, SIDE_PX, MnistSource
+from fusion_datasets.sources.pictures import DECODER
+from fusion_datasets.spec import BENCHMARKS, SPLITS, Split
 from fusion_datasets.store import write_atomically
 
 LICENSE: Final = "CC0-1.0"
@@ -62,14 +70,7 @@ class StandInMnist:
             FusionDatasetsError: If the folder holds other files in MNIST's layout.
         """
         names = BENCHMARKS["fusion-mnist"].source_files
-        note, wanted = folder / STAND_IN_NOTE, json.dumps(self._note(), indent=1).encode()
-        if note.is_file():
-            if note.read_bytes() != wanted:
-                raise FusionDatasetsError(f"{folder} holds another stand-in; choose another folder")
-        elif any((folder / name).exists() for name in names):
-            raise FusionDatasetsError(f"{folder} holds files of MNIST that are no stand-in; choose another folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(note, wanted)  # first of all: no look-alike lies anywhere without it
+        claim_folder(folder, self._note(), (folder / name for name in names))
         if not all((folder / name).is_file() for name in names):
             with Progress("stand-in digits", self.num_train + self.num_test, shown=progress) as bar:
                 for split in FILE_PREFIX:
@@ -93,3 +94,106 @@ class StandInMnist:
     def _note(self) -> dict[str, Any]:
         counts = {"train": self.num_train, "test": self.num_test}
         return {"seed": self.seed, "counts": counts, "renderer": RENDERER, "license": LICENSE}
+
+
+PHOTOGRAPHS_PER_PERSON: Final = 5
+_JPEG_QUALITY: Final = 92
+_PEOPLE: Final = 2  # what the generator that chooses a photograph's person is for
+
+
+@dataclass(frozen=True)
+class StandInCelebA:
+    """A recipe for look-alikes of CelebA's aligned photographs.
+
+    Arguments:
+        num_train: Training faces.
+        num_valid: Validation faces.
+        num_test: Test faces. No person is in two splits.
+        seed: ≥ 0.
+    """
+
+    num_train: int
+    num_valid: int
+    num_test: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.num_train, self.num_valid, self.num_test) < 1 or self.seed < 0:
+            raise FusionDatasetsError(f"got {self}; expected at least one face per split and a seed from 0 up")
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a file built from it records of its source, but for the digest."""
+        return {"name": "celeba-stand-in", "layout": celeba.LAYOUT, "decoder": DECODER, "stand_in": True} | self._note()
+
+    def num_images(self, split: Split) -> int:
+        """Faces in a split."""
+        return {"train": self.num_train, "valid": self.num_valid, "test": self.num_test}[split]
+
+    def write(self, folder: Path, *, progress: bool = True) -> CelebaSource:
+        """Render the faces into `img_align_celeba/000001.jpg` …, then the lists; what is there already is kept.
+
+        Arguments:
+            folder: Made if missing; holds nothing but this very stand-in.
+            progress: Report on stderr.
+
+        Returns:
+            The files, opened.
+
+        Raises:
+            FusionDatasetsError: If the folder holds other files in CelebA's layout.
+        """
+        images, partition = folder / "img_align_celeba", folder / f"{celeba.PARTITION}.txt"
+        claim_folder(folder, self._note(), (images, partition))
+        images.mkdir(exist_ok=True)
+        lists: tuple[list[str], list[str]] = [], []
+        total = sum(map(self.num_images, SPLITS))
+        with Progress("stand-in faces", total, shown=progress) as bar:
+            for index, (part, person) in enumerate(self._people()):
+                path = images / f"{index + 1:06d}.jpg"
+                if not path.is_file():
+                    self._photograph(person, index, path)
+                for lines, number in zip(lists, (part, person + 1), strict=True):
+                    lines.append(f"{path.name} {number}\n")
+                bar.advance(1)
+        for name, lines in ((celeba.IDENTITIES, lists[1]), (partition.name, lists[0])):
+            write_atomically(folder / name, "".join(lines).encode())
+        return CelebaSource(folder)
+
+    def _people(self) -> Iterator[tuple[int, int]]:
+        """The split of each photograph, and whom it shows."""
+        first = 0
+        for part, split in enumerate(SPLITS):
+            count = self.num_images(split)
+            people = -(-count // PHOTOGRAPHS_PER_PERSON)
+            generator = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(_PEOPLE, part)))
+            yield from ((part, first + int(person)) for person in generator.integers(people, size=count))
+            first += people
+
+    def _photograph(self, person: int, index: int, path: Path) -> None:
+        face = render_face(self.seed, person, index)[..., ::-1]
+        encoded = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
+        # Renamed, but not seen onto the disk one by one: what a loss of power leaves broken, a build names.
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_bytes(encoded.tobytes())
+        temporary.replace(path)
+
+    def _note(self) -> dict[str, Any]:
+        counts = {split: self.num_images(split) for split in SPLITS}
+        return {"seed": self.seed, "counts": counts, "renderer": FACE_RENDERER, "license": LICENSE}
+
+
+def claim_folder(folder: Path, note: dict[str, Any], files: Iterable[Path]) -> None:
+    """Make a folder and mark it as that of one stand-in, first of all: no look-alike lies anywhere without the mark.
+
+    Raises:
+        FusionDatasetsError: If it holds another stand-in, or any of the files of what the stand-in looks like.
+    """
+    path, wanted = folder / STAND_IN_NOTE, json.dumps(note, indent=1).encode()
+    if path.is_file():
+        if path.read_bytes() != wanted:
+            raise FusionDatasetsError(f"{folder} holds another stand-in; choose another folder")
+    elif any(file.exists() for file in files):
+        raise FusionDatasetsError(f"{folder} holds files that are no stand-in; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, wanted)

@@ -1,0 +1,108 @@
+"""From the bytes of a picture to the image of a benchmark: decoded, cropped, scaled by area averaging."""
+
+import io
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from fusion_datasets.errors import FusionDatasetsError
+
+Window = tuple[tuple[int, int], tuple[int, int]]
+"""First and last row, then first and last column, all included."""
+
+DECODER: Final = f"OpenCV {cv2.__version__}"
+"""What decodes JPEGs and scales: pixels are promised for one version of it."""
+
+MAX_PIXELS: Final = 100_000_000
+_JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+_WHITE_16_BITS: Final = 65535
+
+
+def decode_jpeg(content: bytes | FusionDatasetsError) -> NDArray[np.uint8]:
+    """Decode a JPEG of known kind quickly.
+
+    Arguments:
+        content: Its bytes, or why there are none, which is raised.
+
+    Returns:
+        uint8 `[h, w, 3]`, its channels blue, green, red.
+
+    Raises:
+        FusionDatasetsError: If it is no JPEG, or ends early (the decoder itself would fill the rest with grey).
+    """
+    if isinstance(content, FusionDatasetsError):
+        raise content
+    if not content.startswith(_JPEG_START):
+        raise FusionDatasetsError("no JPEG" if content else "empty")
+    if content.rfind(_JPEG_END) < content.rfind(_JPEG_SCAN):  # neither occurs within the data of a scan
+        raise FusionDatasetsError("cut short")
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise FusionDatasetsError("cannot be decoded")
+    return image.astype(np.uint8, copy=False)
+
+
+def decode_picture(content: bytes | FusionDatasetsError) -> NDArray[np.uint8]:
+    """Decode a picture in any format that Pillow reads, upright; transparency becomes black.
+
+    Returns:
+        uint8 `[h, w, 3]`, RGB.
+
+    Raises:
+        FusionDatasetsError: If it is no picture, is damaged, or has more than `MAX_PIXELS` pixels.
+    """
+    rgba = _decode(content)
+    opaque = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+    opaque.alpha_composite(rgba)
+    return np.asarray(opaque.convert("RGB"))
+
+
+def decode_cutout(content: bytes | FusionDatasetsError) -> NDArray[np.uint8]:
+    """Decode a picture with transparency; like `decode_picture`, but RGBA, uint8 `[h, w, 4]`."""
+    return np.asarray(_decode(content))
+
+
+def _decode(content: bytes | FusionDatasetsError) -> Image.Image:
+    if isinstance(content, FusionDatasetsError):
+        raise content
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise FusionDatasetsError(f"{picture.width}×{picture.height} pixels, more than {MAX_PIXELS}")
+            upright = ImageOps.exif_transpose(picture)
+            if upright.mode.startswith("I;16") or upright.mode == "I":
+                grey = np.asarray(upright, np.float64) * (255 / _WHITE_16_BITS)
+                upright = Image.fromarray(np.rint(np.clip(grey, 0, 255)).astype(np.uint8))
+            return upright.convert("RGBA")
+    except FusionDatasetsError:
+        raise
+    except Image.DecompressionBombError:
+        raise FusionDatasetsError(f"more than {MAX_PIXELS} pixels") from None
+    except Exception as error:  # Pillow's readers of damaged files raise nearly anything
+        raise FusionDatasetsError("no picture that Pillow reads" if not content else "cannot be decoded") from error
+
+
+def scaled(image: NDArray[np.uint8], window: Window | None, height: int, width: int) -> NDArray[np.uint8]:
+    """Crop an image and scale it.
+
+    Arguments:
+        image: uint8 `[h, w, c]`.
+        window: What to keep of it; None keeps the largest centred square.
+        height: Rows of the result.
+        width: Columns of the result.
+
+    Returns:
+        uint8 `[height, width, c]`, by area averaging where it shrinks, bilinear where it grows.
+    """
+    if window is None:
+        side = min(image.shape[:2])
+        top, left = ((length - side) // 2 for length in image.shape[:2])
+        window = (top, top + side - 1), (left, left + side - 1)
+    (top, bottom), (left, right) = window
+    part = image[top : bottom + 1, left : right + 1]
+    shrinks = part.shape[0] >= height and part.shape[1] >= width
+    result = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return result.reshape(height, width, -1).astype(np.uint8, copy=False)

@@ -1,0 +1,202 @@
+"""A user's own pictures: any format, labels from sub-folders, ellipses or objects, and training on the result."""
+
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from fusion_datasets import FusionDataset, FusionDatasetsError
+from fusion_datasets import torch as live
+from fusion_datasets.build import execute
+from fusion_datasets.cli import main
+from fusion_datasets.plans import plan_folder
+from fusion_datasets.sources.folder import FolderSource, folder_spec
+from fusion_datasets.spec import EllipseLaw, ObjectLaw
+from fusion_datasets.verification import verify
+
+FORMATS = (".png", ".jpg", ".webp", ".gif", ".bmp", ".tiff")
+
+
+def picture(seed: int, mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:
+    noise = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
+    return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).convert(mode)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 pictures of two kinds, in six formats, with things beside them that are none; never written to."""
+    folder = tmp_path_factory.mktemp("animals")
+    for kind, label in enumerate(("cats", "dogs")):
+        (folder / label / "old").mkdir(parents=True)
+        for i in range(24):
+            path = folder / label / ("old" if i % 3 else "") / f"{i:02d}{FORMATS[i % 6]}"
+            picture(100 * kind + i, "P" if i % 6 == 3 else "RGB").save(path)
+    (folder / "notes.txt").write_text("not a picture")
+    (folder / ".hidden.png").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cutouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 discs of one colour on nothing, and two pictures that cannot be laid over anything."""
+    folder = tmp_path_factory.mktemp("cutouts")
+    y, x = np.mgrid[:50, :60]
+    for i in range(30):
+        rgba = np.zeros((50, 60, 4), np.uint8)
+        rgba[(y - 25) ** 2 + (x - 25 - i % 5) ** 2 < 200] = (8 * i, 255 - 8 * i, 90, 255)
+        Image.fromarray(rgba).save(folder / f"{i}.png")
+    Image.new("RGBA", (9, 9), (1, 2, 3, 0)).save(folder / "nothing.png")
+    Image.new("RGB", (9, 9), (1, 2, 3)).save(folder / "slab.png")
+    return folder
+
+
+def build(source: Path, output: Path, **settings: Any) -> FusionDataset:
+    return FusionDataset(execute(plan_folder(source, output, **settings), progress=False))
+
+
+def test_pictures_of_any_format_become_rows_with_labels(pictures: Path, tmp_path: Path) -> None:
+    data = build(pictures, tmp_path / "a.h5", size=16)
+    assert (data.benchmark, data.spec.title, data.shape, data.splits) == ("folder", pictures.name, (16, 16, 3), ("train", "test"))  # fmt: skip # noqa: E501
+    assert sum(data.header.rows.values()) == 48
+    assert data.source["classes"] == ["cats", "dogs"]
+    names = sorted(path.relative_to(pictures).as_posix() for path in pictures.rglob("[0-9]*.*"))
+    for split in ("train", "test"):
+        part = FusionDataset(data.path, split)  # type: ignore[arg-type]
+        for example in part:
+            name = names[example.index]
+            assert example.label == name.startswith("dogs")
+            with Image.open(pictures / name) as original:
+                square = original.convert("RGB").crop((5, 0, 35, 30))
+            fine = np.asarray(square, float).repeat(16, axis=0).repeat(16, axis=1)
+            assert np.abs(example.target - fine.reshape(16, 30, 16, 30, 3).mean(axis=(1, 3))).max() < 1
+    verify(data.path, FolderSource(pictures, data.spec), sample=None, progress=False)
+    assert isinstance(data.spec.law, EllipseLaw)
+    assert data.spec.law.radius_px == (0, 4)  # FusionCelebA's 14 of 64
+
+
+def test_the_published_laws_are_those_of_64_pixels() -> None:
+    from fusion_datasets import BENCHMARKS
+
+    settings = {"size": 64, "grey": False, "flips": False}
+    assert folder_spec(Path("a"), objects=False, **settings).law == BENCHMARKS["fusion-celeba"].law  # type: ignore[arg-type]
+    objects = folder_spec(Path("a"), objects=True, **settings)  # type: ignore[arg-type]
+    assert objects.law == BENCHMARKS["fusion-tless"].law
+    assert objects.train_size_px == BENCHMARKS["fusion-tless"].train_size_px
+
+
+def test_a_name_keeps_its_split_whatever_comes_or_goes(pictures: Path, tmp_path: Path) -> None:
+    spec = folder_spec(pictures, size=16, objects=False, grey=False, flips=False)
+    before = FolderSource(pictures, spec)._names
+    shutil.copytree(pictures, tmp_path / "more")
+    picture(5).save(tmp_path / "more" / "cats" / "000.png")
+    after = FolderSource(tmp_path / "more", spec)._names
+    assert all(set(before[split]) <= set(after[split]) for split in before)
+    assert 2 <= len(before["test"]) <= 10
+
+
+def test_a_zip_and_its_folder_are_the_same(pictures: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "animals.zip", "w") as archive:
+        for path in sorted(pictures.rglob("*.*")):
+            archive.write(path, path.relative_to(pictures))
+    zipped = build(tmp_path / "animals.zip", tmp_path / "zipped.h5", size=16)
+    plain = build(pictures, tmp_path / "plain.h5", size=16)
+    assert zipped.digest == plain.digest
+    assert zipped.source["digest"] == plain.source["digest"]
+
+
+def test_grey_transparency_depth_and_orientation(tmp_path: Path) -> None:
+    for i in range(40):
+        picture(i, size=(16, 16)).save(tmp_path / f"{i}.png")
+    Image.fromarray(np.full((16, 16), 32896, np.uint16)).save(tmp_path / "deep.png")
+    half = np.full((16, 16, 4), 200, np.uint8)
+    half[..., 3] = 128
+    Image.fromarray(half).save(tmp_path / "half.png")
+    sideways = Image.fromarray(np.repeat([[255] * 8 + [0] * 8], 16, axis=0).astype(np.uint8))
+    exif = sideways.getexif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    sideways.save(tmp_path / "sideways.png", exif=exif)
+    data = build(tmp_path, tmp_path / "out" / "a.h5", size=16, grey=True)
+    assert data.shape == (16, 16, 1)
+    rows = {}
+    for split in ("train", "test"):
+        part = FusionDataset(data.path, split)  # type: ignore[arg-type]
+        rows |= {example.index: example.target[..., 0] for example in part}
+    names = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert (rows[names.index("deep.png")] == 128).all()
+    assert (rows[names.index("half.png")] == 100).all()
+    upright = rows[names.index("sideways.png")]
+    assert (upright[:8] == 255).all()
+    assert (upright[8:] == 0).all()
+    assert data[0].label is None
+
+
+def test_objects_are_laid_over_pictures(pictures: Path, cutouts: Path, tmp_path: Path) -> None:
+    data = build(pictures, tmp_path / "a.h5", size=16, cutouts=cutouts)
+    assert isinstance(data.spec.law, ObjectLaw)
+    assert sum(data.header.occluders.values()) == 30
+    rejected = [flaw for omitted in data.source["omitted"].values() for flaw in omitted]
+    assert sorted(flaw[1:] for flaw in rejected) == [
+        ["nothing.png", "nothing of it is opaque"],
+        ["slab.png", "nothing of it is transparent"],
+    ]
+    train = FusionDataset(data.path, "train")
+    assert train[0].target.shape == (32, 32, 3)
+    assert data[0].target.shape == (16, 16, 3)
+    batch = data.read(0, len(data))
+    assert batch.inputs is not None
+    assert batch.masks is not None
+    assert 0.02 < batch.masks.mean() < 0.7
+    shown = (np.abs(batch.inputs.astype(int) - batch.target[:, None]) <= 1).all(axis=-1)
+    assert shown[batch.masks].mean() > 0.7  # but for the soft edges of the occluders
+    assert shown[~batch.masks].mean() < 0.2
+    verify(data.path, FolderSource(pictures, data.spec, cutouts), sample=None, progress=False)
+    stored = torch.from_numpy(train.read(0, 8).target).permute(0, 3, 1, 2) / 255
+    generator = torch.Generator().manual_seed(0)
+    targets = live.render_targets(stored, data.spec, generator=generator)
+    assert targets.shape == (8, 3, 16, 16)
+
+
+def test_folders_that_are_none_are_refused_in_one_sentence(pictures: Path, cutouts: Path, tmp_path: Path) -> None:
+    (tmp_path / "few").mkdir()
+    picture(0).save(tmp_path / "few" / "a.png")
+    shutil.copytree(pictures, tmp_path / "broken")
+    (tmp_path / "broken" / "cats" / "00.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "broken" / "cats" / "06.png").write_bytes(b"")
+    cases = (
+        ((tmp_path / "none",), {}, "does not exist"),
+        ((tmp_path / "few",), {}, "holds 1 pictures, and none of them falls into the split test"),
+        ((pictures,), {"cutouts": tmp_path / "few"}, "holds 1 occluders, and none of them"),
+        ((pictures,), {"size": 4}, "got a size of 4 pixels; expected 8 … 512"),
+        ((tmp_path / "broken",), {"size": 16}, "2 of 48 originals cannot be used: cats/00.png (cannot be decoded)"),
+    )
+    for (source,), settings, sentence in cases:
+        with pytest.raises(FusionDatasetsError) as caught:
+            build(source, tmp_path / "a.h5", **settings)
+        assert sentence in str(caught.value)
+        assert not (tmp_path / "a.h5").exists()
+    assert sum(build(tmp_path / "broken", tmp_path / "a.h5", size=16, skip_bad=True).header.rows.values()) == 46
+
+
+def test_the_command(pictures: Path, cutouts: Path, tmp_path: Path) -> None:
+    def run(*arguments: object) -> str:
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    build_ = ("build", "folder", "--source", pictures, "--size", 16, "--workers", 1, "--output")
+    assert "48" not in run(*build_, tmp_path / "a.h5", "--license", "CC-BY-4.0")
+    assert "CC-BY-4.0" in run("info", tmp_path / "a.h5")
+    assert "equal to its source" in run("verify", tmp_path / "a.h5", "--all", "--source", pictures)
+    run(*build_, tmp_path / "b.h5", "--occlusion", "objects", "--occluders", cutouts)
+    assert "5 to 8 occluders each" in run("info", tmp_path / "b.h5")
+    assert "equal to its source" in run("verify", tmp_path / "b.h5", "--source", pictures, "--occluders", cutouts)
+    for split in ("train", "test"):
+        run("preview", tmp_path / "b.h5", "-o", tmp_path / "b.png", "--split", split, "--rows", 3)
+    wrong = CliRunner().invoke(main, [str(a) for a in (*build_, tmp_path / "c.h5", "--occlusion", "objects")])
+    assert wrong.exit_code == 2
