@@ -71,6 +71,16 @@ def test_train_twice(data_file, quick_preset, tmp_path):
     assert "train.seed: 0 there, 3 asked for" in failure(*words, "--resume", "--seed", 3)
 
 
+def test_other_processes_keep_silent(data_file, quick_preset, run_copy, monkeypatch):
+    from fusionvae_model import training
+
+    monkeypatch.setattr(training, "train", lambda *_, **__: {"steps": 1, "epochs": 1.0, "seconds": 1.0})
+    words = ["train", "--data", data_file, "--output", run_copy, "--preset", quick_preset]
+    assert call(*words).stdout
+    monkeypatch.setenv("RANK", "1")
+    assert call(*words).output == ""
+
+
 def test_train_dry_run_writes_nothing(data_file, quick_preset, tmp_path, monkeypatch):
     from fusionvae_model.trainer import Trainer
 

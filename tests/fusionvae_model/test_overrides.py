@@ -3,8 +3,9 @@
 import json
 
 import pytest
+import torch
 
-from fusionvae_model import FusionVAEError
+from fusionvae_model import FusionVAE, FusionVAEError
 from fusionvae_model.config import preset
 from fusionvae_model.overrides import override
 
@@ -21,6 +22,13 @@ def test_each_setting_lands_where_it_belongs_with_its_type():
     assert override(PRESET, []) == PRESET
 
 
+def test_prior_heads_of_one_pixel():
+    model = FusionVAE(override(PRESET, ["prior_kernel=1"]).model)
+    assert model.num_parameters == 624_550 + 1_320  # the published layout it builds on, and the head of group 1
+    target = torch.rand(2, 1, 32, 32)
+    assert model.elbo(target, target[:, None]).isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("assignment", "said"),
     [
@@ -29,6 +37,7 @@ def test_each_setting_lands_where_it_belongs_with_its_type():
         ("batch_size=1.5", "batch_size=1.5; expected int"),
         ("batch_size=many", "batch_size='many'; expected int"),
         ("groups_per_scale=2,x", "groups_per_scale"),
+        ("prior_kernel=5", "prior_kernel is 5; expected 3 or 1"),
         ("ema=1", "expected 0 for none, or a share below 1"),
         ("likelihood=gamma", "unknown likelihood 'gamma'"),
     ],

@@ -98,6 +98,7 @@ def train(
         raise click.UsageError(f"--posterior and --aggregation choose among FusionVAEs; leave them out with {model}")
     from fusionvae_model import training  # it needs fusion-datasets, which `fuse` and `info` do without
     from fusionvae_model.device import peak_memory_mib
+    from fusionvae_model.processes import first_process
 
     settings: dict[str, Any] = {
         "preset_name": preset_name,
@@ -132,6 +133,8 @@ def train(
         click.echo(json.dumps(plan, indent=2))
         return
     summary = training.train(data, output, **settings, tensorboard=tensorboard, sheet_every=sheet_every)
+    if not first_process():
+        return
     click.echo(f"{output}: {summary['steps']} steps, {summary['epochs']} epochs, {summary['seconds']} s of training")
 
 

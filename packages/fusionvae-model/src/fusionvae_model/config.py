@@ -116,6 +116,7 @@ class ModelConfig(_Config):
         cells_per_block: Cells of a pre- or post-processing block, the one that halves or doubles included.
         encoder_cells: Residual cells per latent group, bottom-up.
         decoder_cells: Residual cells per latent group, top-down.
+        prior_kernel: Side in pixels of the prior head's convolution, 3 or 1.
     """
 
     kind: str = "fusionvae"
@@ -132,6 +133,7 @@ class ModelConfig(_Config):
     cells_per_block: int
     encoder_cells: int
     decoder_cells: int
+    prior_kernel: int = 3
 
     def __post_init__(self) -> None:
         """Check that the pieces fit together."""
@@ -153,6 +155,8 @@ class ModelConfig(_Config):
             raise FusionVAEError(
                 f"unknown likelihood {self.likelihood!r}; expected one of {', '.join(LIKELIHOOD_NAMES)}"
             )
+        if self.prior_kernel not in (1, 3):
+            raise FusionVAEError(f"prior_kernel is {self.prior_kernel}; expected 3 or 1")
         if not self.groups_per_scale or min(self.groups_per_scale) < 1:
             raise FusionVAEError(
                 f"groups_per_scale is {self.groups_per_scale}; expected at least one scale, each of at least one group"

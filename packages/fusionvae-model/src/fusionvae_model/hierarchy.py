@@ -89,6 +89,7 @@ class LatentGroup(nn.Module):
         cells: What the state passes before the heads; nothing for the first group.
         aggregation: How the prior fuses the inputs.
         first: Whether this is group 1, which has no ``u_l``.
+        prior_kernel: Side of the prior head's convolution.
     """
 
     def __init__(
@@ -99,13 +100,14 @@ class LatentGroup(nn.Module):
         *,
         aggregation: Aggregation,
         first: bool,
+        prior_kernel: int,
     ) -> None:
         super().__init__()
         self.latent_channels = latent_channels
         self.aggregation = aggregation
         self.cells = Cells(*cells)
         self.project = None if first else WeightNormConv2d(channels, channels, 1)
-        self.prior_head = WeightNormConv2d(channels, 2 * latent_channels, 3)
+        self.prior_head = WeightNormConv2d(channels, 2 * latent_channels, prior_kernel)
         self.posterior_head = WeightNormConv2d(channels, 2 * latent_channels, 3)
         self.join_latents = WeightNormConv2d(channels + latent_channels, channels, 1)
 
@@ -169,7 +171,14 @@ class TopDownWalk(nn.Module):
         aggregation = Aggregation.from_name(config.aggregation)
         cells_of_groups = itertools.islice(decoder_cells(config), config.num_groups)
         self.groups = nn.ModuleList(
-            LatentGroup(channels, config.latent_channels, cells, aggregation=aggregation, first=l == 0)
+            LatentGroup(
+                channels,
+                config.latent_channels,
+                cells,
+                aggregation=aggregation,
+                first=l == 0,
+                prior_kernel=config.prior_kernel,
+            )
             for l, (channels, cells) in enumerate(cells_of_groups)
         )
 

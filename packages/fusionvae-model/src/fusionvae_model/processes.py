@@ -81,6 +81,11 @@ class Processes:
 ALONE = Processes()
 
 
+def first_process() -> bool:
+    """Tell whether this is the only process or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextlib.contextmanager
 def joined_processes(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
     """Join the processes that torchrun started, if it did; yield this one and its own device.
