@@ -68,6 +68,13 @@ def test_unknown_and_missing_keys_are_named():
         ModelConfig.from_dict(values)
 
 
+def test_a_switch_is_true_or_false():
+    values = PRESETS["fusion-mnist"].train.to_dict()
+    assert TrainConfig.from_dict({**values, "recompute_activations": True}).recompute_activations
+    with pytest.raises(FusionVAEError, match="recompute_activations=1; expected bool"):
+        TrainConfig.from_dict({**values, "recompute_activations": 1})
+
+
 def test_training_ranges():
     with pytest.raises(FusionVAEError, match="batch_size is 0"):
         TrainConfig(epochs=1, batch_size=0, warmup_fraction=0.1, regularization=0.01)

@@ -1,5 +1,6 @@
 """What holds for every model of the paper, whatever its kind, posterior or aggregation."""
 
+import copy
 import dataclasses
 import math
 
@@ -10,7 +11,7 @@ from torch import nn
 from variants import TINY, VARIANTS
 
 from fusionvae_model import FusionVAEError, build_model, load_model
-from fusionvae_model.layers import SqueezeExcitation
+from fusionvae_model.layers import EncoderCell, SqueezeExcitation
 
 ALL = list(VARIANTS)
 WITH_LATENTS = [name for name in ALL if not name.startswith("fcn")]
@@ -78,6 +79,25 @@ def test_every_parameter_gets_a_gradient(model, images):
     (model(target, inputs).nats.sum() + model(target, inputs[:, :0]).nats.sum()).backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []
+
+
+@every(ALL)
+def test_recomputed_activations_change_no_number(model, images):
+    target, inputs = images
+    seen = []
+    for enabled in (False, True):
+        twin = copy.deepcopy(model).train()
+        twin.recompute_activations(enabled)
+        calls = []
+        cell = next(module for module in twin.modules() if isinstance(module, EncoderCell))
+        cell.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        twin(target, inputs, generator=noise()).nats.sum().backward()
+        gradients = {f"gradient of {name}": p.grad for name, p in twin.named_parameters() if p.grad is not None}
+        seen.append((gradients | dict(twin.named_buffers()), len(calls)))
+    (remembered, once), (recomputed, twice) = seen
+    assert (once, twice) == (1, 2)
+    assert remembered.keys() == recomputed.keys()
+    assert all(torch.equal(tensor, recomputed[name]) for name, tensor in remembered.items())
 
 
 @every(WITH_LATENTS)

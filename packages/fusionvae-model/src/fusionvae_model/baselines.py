@@ -5,6 +5,7 @@ With skip connections (+S), the aggregate joins the decoder at every resolution,
 """
 
 from collections.abc import Iterable
+from functools import partial
 from itertools import chain
 from typing import ClassVar
 
@@ -32,8 +33,9 @@ class PyramidEncoder(Encoder):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return feature maps ``[n, C, h, w]`` of images ``[n, c, h, w]`` in [0, 1], coarsest first."""
         features, taps = self.stem(2 * images - 1), []
-        for cell in chain(self.preprocess, self.stages):
-            coarser = cell(features)
+        steps = [partial(self.preprocess.run, cell) for cell in self.preprocess]
+        for step in (*steps, *self.stages):
+            coarser: Tensor = step(features)
             if coarser.shape[-1] < features.shape[-1]:
                 taps.append(features)
             features = coarser

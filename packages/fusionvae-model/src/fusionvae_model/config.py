@@ -43,8 +43,8 @@ def _is_a(value: Any, kind: Any) -> bool:
     """Tell whether a value read from JSON is what the field's annotation says."""
     if kind == tuple[int, ...]:
         return isinstance(value, tuple) and all(_is_a(entry, int) for entry in value)
-    if isinstance(value, bool):
-        return False
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
     return isinstance(value, int | float) if kind is float else isinstance(value, kind)
 
 
@@ -224,6 +224,8 @@ class TrainConfig(_Config):
         max_inputs: The number of inputs ``k`` of a batch is uniform on ``0…max_inputs``.
         ema: Share of the past that the moving average of the weights, which then is the finished model, keeps per
             step; 0 for none.
+        recompute_activations: Whether cells are computed again in the backward pass instead of remembered: less
+            memory, more time, the same numbers.
         seed: Of weights, order, inputs and noise.
     """
 
@@ -239,6 +241,7 @@ class TrainConfig(_Config):
     adamax_eps: float = 1e-3
     max_inputs: int = 3
     ema: float = 0.0
+    recompute_activations: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fusionvae_model.recomputation import recompute
+
 BRANCH_SCALE = 0.1
 BATCH_NORM_MOMENTUM = 0.05
 BATCH_NORM_EPS = 1e-5
@@ -189,7 +191,13 @@ def _contract(hidden: int, out_channels: int) -> nn.Sequential:
 
 
 class Cells(nn.Sequential):
-    """A chain of cells; where it is given shortcuts, one joins after every cell that doubles the resolution."""
+    """A chain of cells; where it is given shortcuts, one joins after every cell that doubles the resolution.
+
+    Attributes:
+        recomputes: Whether training computes each cell again in the backward pass instead of remembering its inside.
+    """
+
+    recomputes = False
 
     def forward(self, features: Tensor, shortcuts: Iterator[Tensor] | None = None) -> Tensor:
         """Run the cells.
@@ -199,10 +207,14 @@ class Cells(nn.Sequential):
             shortcuts: The encoder's features of the resolutions ahead, each taken when it is reached.
         """
         for cell in self:
-            features = cell(features)
+            features = self.run(cell, features)
             if shortcuts is not None and isinstance(cell, UpCell):
                 features = join_shortcut(features, shortcuts)
         return features
+
+    def run(self, cell: nn.Module, features: Tensor) -> Tensor:
+        """Run one cell, remembered or to be recomputed."""
+        return recompute(cell, features) if self.recomputes and torch.is_grad_enabled() else cell(features)
 
 
 def join_shortcut(features: Tensor, shortcuts: Iterator[Tensor]) -> Tensor:

@@ -15,6 +15,7 @@ from fusionvae_model.checkpoint import model_folder, read_pretrained, write_pret
 from fusionvae_model.config import ModelConfig, preset_model
 from fusionvae_model.errors import FusionVAEError
 from fusionvae_model.folding import fold_batch_norm
+from fusionvae_model.layers import Cells
 from fusionvae_model.noise import NoiseSource
 
 
@@ -126,6 +127,12 @@ class FusionModel(nn.Module, ABC):
         copy = fold_batch_norm(self)
         assert isinstance(copy, type(self))
         return copy
+
+    def recompute_activations(self, enabled: bool = True) -> None:
+        """Let training compute every cell again in the backward pass: less memory, more time, the same numbers."""
+        for module in self.modules():
+            if isinstance(module, Cells):
+                module.recomputes = enabled
 
     @property
     def num_parameters(self) -> int:

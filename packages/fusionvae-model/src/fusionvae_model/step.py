@@ -57,6 +57,7 @@ class TrainingStep:
         self.run, self.device, self.processes = run, device, processes
         config = run.train
         self.model = build_seeded(run.model, config.seed, device).train()
+        self.model.recompute_activations(config.recompute_activations)
         if processes.count > 1:
             globalise_batch_norm(self.model)
         directions = seeded_generator("spectral", config.seed, 0)

@@ -150,7 +150,7 @@ def prepare(
     model = preset_model(preset_name, kind=kind, posterior=posterior, aggregation=aggregation)
     chosen = override(Preset(model, preset(preset_name).train), overrides)
     target_device = resolve_device(device) if isinstance(device, str) else device
-    changes = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    changes: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     config = dataclasses.replace(chosen.train, **{key: value for key, value in changes.items() if value is not None})
     data = TrainingSet(data_path, device=target_device, seed=config.seed, channels=chosen.model.channels)
     data.check_fits(chosen.model)
