@@ -96,7 +96,14 @@ def test_a_dry_run_writes_nothing(place, tmp_path):
 
 @pytest.mark.parametrize(
     "words",
-    [("run",), ("run", "--num-samples", "0"), ("report", "--format", "pdf"), ("report", "--data", "x.h5"), ("score",)],
+    [
+        ("run",),
+        ("run", "--num-samples", "0"),
+        ("report", "--format", "pdf"),
+        ("report", "--data", "x.h5"),
+        ("score",),
+        ("report", "--format", "hf-eval-results"),
+    ],
 )
 def test_wrong_usage_exits_with_2(words):
     assert call(*words).exit_code == 2

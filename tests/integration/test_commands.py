@@ -14,7 +14,7 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 SUBCOMMANDS = {
     "fusion-datasets": {"build", "stand-in", "info", "verify", "preview"},
     "fusionvae": {"train", "fuse", "info"},
-    "fusion-bench": {"run", "report"},
+    "fusion-bench": {"run", "report", "compare", "reproduce"},
 }
 DISTRIBUTIONS = {
     "fusion-datasets": "fusion-datasets",

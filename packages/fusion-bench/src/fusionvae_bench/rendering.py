@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from fusionvae_bench.paper import COLUMNS
@@ -115,6 +116,17 @@ def to_latex(table: Table | SettingsTable) -> str:
         r"\end{table}",
     ]
     return "\n".join([*lines, ""])
+
+
+def to_latex_document(tables: Sequence[Table | SettingsTable]) -> str:
+    """Render as a document that LaTeX compiles; the tables can be copied from it."""
+    head = [
+        r"\documentclass{article}",
+        r"\usepackage[a4paper,landscape,margin=1.5cm]{geometry}",
+        r"\usepackage{booktabs}",
+        r"\begin{document}",
+    ]
+    return "\n".join([*head, "", *(f"{to_latex(table)}\\clearpage\n" for table in tables), r"\end{document}", ""])
 
 
 def _scores_latex(table: Table) -> list[str]:

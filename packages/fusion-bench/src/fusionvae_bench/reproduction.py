@@ -200,7 +200,7 @@ class Reproduction:
         for seed in range(self.seeds):
             for row in reversed(self.rows):  # FusionVAE first, should the time run out
                 steps += [self._train(row, seed), self._score(row, seed)]
-        if self.number <= 3:
+        if self.number <= 3 and not self.only:
             steps += [self._score_trivial(name) for name in TRIVIAL]
         return [*steps, *self._report()]
 
@@ -254,6 +254,10 @@ class Reproduction:
         words = ("report", "--results", str(self.results), "--table", str(self.number))
         return [
             Step("draw the page", "fusion-bench", (*words, *shown, "-o", str(self.output / "index.html"))),
+            *(
+                Step(f"write the tables as {name}", "fusion-bench", (*words, "-o", str(self.output / f"tables.{name}")))
+                for name in ("tex", "csv")
+            ),
             Step("print the tables", "fusion-bench", (*words, "--format", "md")),
         ]
 

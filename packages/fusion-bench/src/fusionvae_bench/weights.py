@@ -17,6 +17,9 @@ from fusionvae_model.checkpoint import model_folder
 if TYPE_CHECKING:
     from fusion_datasets import FusionDataset
 
+WEIGHTS = "DIR|NAME|MODULE:FACTORY|trivial:{merge,mean,nearest}"
+"""What ``--weights`` takes."""
+
 
 def load_model(weights: str, data: FusionDataset | None, device: torch.device) -> Any:
     """Load what ``--weights`` names.

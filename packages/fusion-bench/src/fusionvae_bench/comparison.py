@@ -1,0 +1,161 @@
+"""Two models on the same images: paired differences with intervals, and whether they are more than noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusionvae_bench.errors import ResultError
+from fusionvae_bench.evaluate import PAPER_NUM_INPUTS
+from fusionvae_bench.metrics import mean_and_standard_error
+from fusionvae_bench.per_image import read_per_image
+from fusionvae_bench.results import AVERAGE, Result, read_result
+
+CONFIDENCE = 0.95
+
+METRICS = {"nll_nats": ("NLL, nats", 1.0, 2), "mse_min": ("MSE_min, 10⁻²", 100.0, 3)}
+"""Field of the scores → heading, factor and digits in print."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much less B loses than A, image by image; positive is better for B.
+
+    Attributes:
+        metric: key of `METRICS`.
+        num_inputs: number of inputs, or "avg".
+        num_images: images compared.
+        mean: of A − B.
+        low: lower end of the interval for the mean.
+        high: its upper end.
+        share_better: share of the images on which B is better.
+    """
+
+    metric: str
+    num_inputs: str
+    num_images: int
+    mean: float
+    low: float
+    high: float
+    share_better: float
+
+    @property
+    def verdict(self) -> str:
+        """Which is better, or that the difference is noise."""
+        if self.low > 0:
+            return "B is better"
+        return "A is better" if self.high < 0 else "noise"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All differences of two results.
+
+    Attributes:
+        a: name of the first.
+        b: name of the second.
+        differences: by metric and number of inputs.
+        notes: what a reader must know.
+    """
+
+    a: str
+    b: str
+    differences: tuple[Difference, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        found = [{**asdict(d), "verdict": d.verdict} for d in self.differences]
+        return {"a": self.a, "b": self.b, "confidence": CONFIDENCE, "differences": found, "notes": self.notes}
+
+    def to_text(self) -> str:
+        """Return a Markdown table and a plain sentence for each metric."""
+        lines = [f"A = {self.a}, B = {self.b}; A − B, so what is positive speaks for B.", ""]
+        lines += ["| metric | k | A − B | 95 % interval | B better on | verdict |"]
+        lines += ["| --- | --- | ---: | ---: | ---: | --- |"]
+        for d in self.differences:
+            heading, factor, digits = METRICS[d.metric]
+            mean, low, high = (f"{factor * v:+.{digits}f}".replace("-", "−") for v in (d.mean, d.low, d.high))
+            lines.append(
+                f"| {heading} | {d.num_inputs} | {mean} | {low} … {high} | {d.share_better:.0%} of {d.num_images} | "
+                f"{d.verdict} |"
+            )
+        return "\n".join([*lines, "", *self.notes])
+
+
+def compare(first: Path, second: Path) -> Comparison:
+    """Compare two results by the scores of each image beside them.
+
+    Args:
+        first: result file A, scored with ``--per-image``.
+        second: result file B.
+
+    Raises:
+        ResultError: if they are not of the same images, or have no number in common.
+    """
+    a, b = read_result(first), read_result(second)
+    images_a, images_b = read_per_image(first), read_per_image(second)
+    count = min(len(images_a.index), len(images_b.index))
+    same = (a.benchmark, a.dataset_digest, a.split) == (b.benchmark, b.dataset_digest, b.split)
+    if not same or images_a.index[:count] != images_b.index[:count]:
+        raise ResultError(
+            f"{first} and {second} are scores of other images ({a.title}, {a.split}, {a.dataset_digest[:12]}… and "
+            f"{b.title}, {b.split}, {b.dataset_digest[:12]}…); score both on the same file and split"
+        )
+    counts = [k for k in images_a.num_inputs if k in images_b.num_inputs]
+    differences = []
+    for metric in METRICS:
+        paired: list[NDArray[np.float64]] = [
+            images_a.scores[metric][:count, images_a.num_inputs.index(k)]
+            - images_b.scores[metric][:count, images_b.num_inputs.index(k)]
+            for k in counts
+        ]
+        named = dict(zip(map(str, counts), paired, strict=True))
+        if set(PAPER_NUM_INPUTS) <= set(counts):
+            named[AVERAGE] = np.mean([named[str(k)] for k in PAPER_NUM_INPUTS], 0)
+        differences += [_difference(metric, k, v) for k, v in named.items() if not np.isnan(v).any()]
+    if not differences:
+        raise ResultError(
+            f"{first} and {second} have no metric and number of inputs in common; score both for the same ones"
+        )
+    return Comparison(a.model_name, b.model_name, tuple(differences), tuple(_notes(a, b, differences)))
+
+
+def _difference(metric: str, num_inputs: str, values: NDArray[np.float64]) -> Difference:
+    mean, error = mean_and_standard_error(values)
+    half = _student_quantile(len(values) - 1) * error if len(values) > 1 else float("inf")
+    return Difference(metric, num_inputs, len(values), mean, mean - half, mean + half, float((values > 0).mean()))
+
+
+def _student_quantile(freedom: int) -> float:
+    """Return the two-sided quantile of Student's t, by its expansion around the normal one (within 1 % from 4 on)."""
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    return z + first / freedom + second / freedom**2
+
+
+def _notes(a: Result, b: Result, differences: Sequence[Difference]) -> list[str]:
+    notes = []
+    for metric, (heading, _, _) in METRICS.items():
+        overall = next((d for d in differences if d.metric == metric and d.num_inputs == AVERAGE), None)
+        if overall and overall.verdict == "noise":
+            notes.append(f"{heading.split(',')[0]}: overall, the difference is noise; more images may tell.")
+        elif overall:
+            ratio = abs(overall.mean) / max((overall.high - overall.low) / 2, 1e-300)
+            notes.append(
+                f"{heading.split(',')[0]}: overall, {overall.verdict}; by {ratio:.1f} times the half-width of "
+                "the interval."
+            )
+    if a.num_samples != b.num_samples:
+        notes.append(
+            f"S differs ({a.num_samples} and {b.num_samples}): fewer samples make NLL and MSE_min larger, whoever is "
+            "better."
+        )
+    notes.append("The intervals are over images; another training seed would move the means by more than they say.")
+    return notes

@@ -1,0 +1,84 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from stand_ins import MemoryData, Toy
+
+from fusionvae_bench import evaluate, write_result
+from fusionvae_bench.cli import main
+from fusionvae_bench.comparison import _student_quantile
+from fusionvae_bench.per_image import per_image_path, write_per_image
+
+
+class Bright(Toy):
+    def __init__(self, level: float):
+        super().__init__()
+        torch.nn.init.constant_(self.level, level)
+
+
+def score(path, model, **changes):
+    data = MemoryData(**changes)
+    result = evaluate(model, data, 40, name=path.stem)
+    write_result(result, path)
+    write_per_image(result, data.read(0, len(data)), per_image_path(path))
+    return result
+
+
+def compare(*words):
+    return CliRunner().invoke(main, ["compare", *map(str, words)])
+
+
+def test_the_difference_is_paired_and_a_better_model_is_called_so(tmp_path):
+    a, b = score(tmp_path / "a.json", Bright(3.0)), score(tmp_path / "b.json", Bright(0.0))
+    done = compare(tmp_path / "a.json", tmp_path / "b.json", "--json")
+    assert done.exit_code == 0, done.output
+    found = {(d["metric"], d["num_inputs"]): d for d in json.loads(done.stdout)["differences"]}
+    assert len(found) == 10
+    expected = a.per_image["nll_nats"][:, 2] - b.per_image["nll_nats"][:, 2]
+    difference = found["nll_nats", "2"]
+    assert difference["mean"] == pytest.approx(expected.mean())
+    half = 2.0096 * expected.std(ddof=1) / np.sqrt(50)  # Student, 49 degrees of freedom
+    assert difference["high"] - difference["mean"] == pytest.approx(half, rel=1e-3)
+    assert difference["share_better"] == pytest.approx((expected > 0).mean())
+    assert found["nll_nats", "avg"]["verdict"] == "B is better"
+    text = compare(tmp_path / "b.json", tmp_path / "a.json").stdout
+    assert "NLL: overall, A is better" in text
+
+
+def test_what_is_noise_is_called_noise(tmp_path):
+    first = score(tmp_path / "a.json", Toy())
+    data = MemoryData()
+    other = evaluate(Toy(), data, 40, seed=1)
+    write_result(other, tmp_path / "b.json")
+    write_per_image(other, data.read(0, len(data)), per_image_path(tmp_path / "b.json"))
+    assert (first.per_image["nll_nats"] != other.per_image["nll_nats"]).all()
+    text = compare(tmp_path / "a.json", tmp_path / "b.json").stdout
+    assert "NLL: overall, the difference is noise" in text
+    assert "another training seed" in text
+
+
+@pytest.mark.parametrize("change", [{"digest": "e" * 64}, {"split": "valid"}])
+def test_other_images_are_not_compared(tmp_path, change):
+    score(tmp_path / "a.json", Toy())
+    score(tmp_path / "b.json", Toy(), **change)
+    done = compare(tmp_path / "a.json", tmp_path / "b.json")
+    assert done.exit_code == 1
+    assert "scores of other images" in done.stderr
+
+
+def test_missing_or_damaged_scores_are_one_sentence(tmp_path):
+    score(tmp_path / "a.json", Toy())
+    scores = per_image_path(tmp_path / "a.json")
+    scores.write_text(scores.read_text("utf-8")[:-200], "utf-8")
+    assert "is damaged" in compare(tmp_path / "a.json", tmp_path / "a.json").stderr
+    scores.unlink()
+    done = compare(tmp_path / "a.json", tmp_path / "a.json")
+    assert done.exit_code == 1
+    assert "--per-image" in done.stderr
+
+
+def test_students_quantile_is_the_textbooks():
+    for freedom, quantile in ((5, 2.5706), (10, 2.2281), (30, 2.0423), (1000, 1.9623)):
+        assert _student_quantile(freedom) == pytest.approx(quantile, rel=0.01)
