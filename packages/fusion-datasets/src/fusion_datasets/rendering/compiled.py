@@ -21,6 +21,6 @@ def compiled(kernel: Kernel) -> Kernel:
     Strict IEEE arithmetic, one thread: the same inputs give the same bits, whoever calls.
     """
     try:
-        return cast(Kernel, numba.njit(cache=True, nogil=True)(kernel))
+        return cast(Kernel, numba.njit(cache=True, nogil=True, error_model="numpy")(kernel))
     except RuntimeError:  # nowhere to keep machine code between runs
-        return cast(Kernel, numba.njit(nogil=True)(kernel))
+        return cast(Kernel, numba.njit(nogil=True, error_model="numpy")(kernel))

@@ -48,31 +48,32 @@ def develop(
     Returns:
         uint8 `[h, w, 3]`, RGB.
     """
-    coverage = light[..., 3]
-    picture = np.zeros((*coverage.shape, 3), np.float32)
-    inside = np.flatnonzero(coverage.ravel() > 0)
-    if not inside.size:
-        return picture.astype(np.uint8)
+    picture = np.zeros((*light.shape[:2], 3), np.uint8)
+    rows, columns = (np.flatnonzero(light[..., 3].any(axis)) for axis in (1, 0))
+    if not rows.size:
+        return picture
     reach = int(np.ceil(_HALO_REACH * photography.halo_px + 4 * _SHARPENING_PX))
-    rows, columns = (np.flatnonzero((coverage > 0).any(axis)) for axis in (1, 0))
     window = tuple(slice(max(int(s[0]) - reach, 0), int(s[-1]) + reach + 1) for s in (rows, columns))
     crop = light[window]
-    covered = crop[..., 3:]
-    tone = 255 * _tone(crop[..., :3] / np.maximum(covered, 1e-6)) * covered
+    tone, pixels = np.zeros((*crop.shape[:2], 3), np.float32), crop.reshape(-1, 4)
+    hit = pixels[np.flatnonzero(pixels[:, 3])]
+    tone.reshape(-1, 3)[np.flatnonzero(pixels[:, 3])] = 255 * _tone(hit[:, :3] / hit[:, 3:]) * hit[:, 3:]
     distance = cv2.distanceTransform((crop[..., 3] < 0.5).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     near = distance < _HALO_REACH * photography.halo_px
     if any(photography.halo):
-        fade = np.exp(-0.5 * (distance / photography.halo_px) ** 2) - np.exp(-0.5 * _HALO_REACH**2)
-        tone += (1 - covered) * np.maximum(fade, 0)[..., None] * np.array(photography.halo, np.float32)
+        beside = np.flatnonzero(near & (crop[..., 3] < 1))
+        fade = np.exp(-0.5 * (distance.ravel()[beside] / photography.halo_px) ** 2) - np.exp(-0.5 * _HALO_REACH**2)
+        backdrop = np.maximum(fade, 0)[:, None] * np.array(photography.halo, np.float32)
+        tone.reshape(-1, 3)[beside] += (1 - pixels[beside, 3:]) * backdrop
     if photography.sharpening:
-        blurred = cv2.GaussianBlur(tone, (0, 0), _SHARPENING_PX)
-        tone += photography.sharpening * (tone - blurred)
+        tone += photography.sharpening * (tone - cv2.GaussianBlur(tone, (0, 0), _SHARPENING_PX))
     if photography.noise:
         assert generator is not None, "noise needs a generator"
         noise = generator.standard_normal(tone.shape, np.float32)
-        tone += photography.noise * noise * (near & (tone.max(-1) > 1))[..., None]
-    picture[window] = tone
-    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+        lit = near & (np.maximum(np.maximum(tone[..., 0], tone[..., 1]), tone[..., 2]) > 1)  # black stays black
+        tone += photography.noise * noise * lit[..., None]
+    picture[window] = np.clip(np.rint(tone), 0, 255)
+    return picture
 
 
 def _tone(linear: NDArray[np.floating]) -> NDArray[np.float32]:
