@@ -79,6 +79,15 @@ def test_the_silhouette_is_that_of_the_projected_corners(cube: Scene) -> None:
     assert inside.min() > -1e-3
 
 
+def test_the_mean_silhouette_is_a_quarter_of_the_surface(cube: Scene) -> None:
+    # Cauchy: so it is for every convex body, averaged over the sphere (here weighted, for the rings are not equal).
+    poses = view_sphere()[::7]
+    weights = np.cos(np.radians([pose.elevation for pose in poses]))
+    scale = PRIMESENSE.focal_px[0] * PRIMESENSE.focal_px[1] / 635**2
+    areas = np.array([cube.render(pose).mask.sum() for pose in poses]) / scale
+    assert np.average(areas, weights=weights) == pytest.approx(6 * 50**2 / 4, rel=0.015)
+
+
 def test_edges_are_anti_aliased_and_the_rest_is_black(cube: Scene) -> None:
     view = cube.render(look_at(45, 30))
     grey = view.image.max(-1)
@@ -86,6 +95,25 @@ def test_edges_are_anti_aliased_and_the_rest_is_black(cube: Scene) -> None:
     border = (grey > 0) & ~view.mask
     assert len(np.unique(grey[border])) > 5
     assert 100 < grey[view.mask].mean() < 245
+
+
+def board(cells: int) -> Scene:
+    """A square in the plane y = 0 of so many cells a side, darker towards +z."""
+    side = np.linspace(-40, 40, cells + 1)
+    x, z = (axis.ravel() for axis in np.meshgrid(side, side))
+    i = (np.arange(cells)[:, None] * (cells + 1) + np.arange(cells)).ravel()
+    triangles = np.concatenate([np.stack([i, i + 1, i + cells + 2], 1), np.stack([i, i + cells + 2, i + cells + 1], 1)])
+    mesh = Mesh(np.stack([x, np.zeros_like(x), z], 1), triangles.astype(np.int32))
+    scene = Scene(mesh)
+    object.__setattr__(scene, "_openness", ((40 - z) / 80).astype(np.float32)[mesh.triangles])
+    return scene
+
+
+def test_light_is_interpolated_in_perspective() -> None:
+    pose = look_at(75, 0, 120)  # so near that the far edge is half as long as the near one
+    coarse, fine = (board(cells).render(pose).image.astype(int) for cells in (1, 24))
+    assert fine.max() - fine[fine > 0].min() > 60
+    assert np.abs(coarse - fine)[4:-4, 4:-4].max() <= 4
 
 
 def test_a_nearer_object_hides_a_farther_one() -> None:
