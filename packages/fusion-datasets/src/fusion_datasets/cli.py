@@ -7,6 +7,7 @@ import click
 
 from fusion_datasets.commands.build import build
 from fusion_datasets.commands.inspect import info, preview, verify_command
+from fusion_datasets.commands.publish import publish
 from fusion_datasets.commands.stand_in import stand_in
 from fusion_datasets.errors import FusionDatasetsError
 
@@ -34,5 +35,5 @@ def main() -> None:
     """Build and inspect benchmarks for fusing several occluded, noisy images of one thing."""
 
 
-for command in (build, stand_in, info, verify_command, preview):
+for command in (build, stand_in, info, verify_command, preview, publish):
     main.add_command(command)

@@ -1,0 +1,166 @@
+"""What a reader of a publication sees first: the dataset card, the citation, both as text."""
+
+from typing import Final
+
+from fusion_datasets.publication.terms import Terms
+from fusion_datasets.spec import EllipseLaw
+from fusion_datasets.store import FusionDataset
+
+BIBTEX: Final = """@inproceedings{duffhauss2022fusionvae,
+  title     = {{FusionVAE}: A Deep Hierarchical Variational Autoencoder for {RGB} Image Fusion},
+  author    = {Duffhauss, Fabian and Vien, Ngo Anh and Ziesche, Hanna and Neumann, Gerhard},
+  booktitle = {Computer Vision -- ECCV 2022},
+  publisher = {Springer},
+  year      = {2022}
+}"""
+
+_CITATION: Final = """cff-version: 1.2.0
+message: "If you use this data set, please cite the paper that defines it, and the authors of its images."
+title: "{title}"
+type: dataset
+license-url: "{license_url}"
+authors:
+  - name: "The fusionvae maintainers"
+references:
+  - type: conference-paper
+    title: "FusionVAE: A Deep Hierarchical Variational Autoencoder for RGB Image Fusion"
+    authors:
+      - {{ family-names: Duffhauss, given-names: Fabian }}
+      - {{ family-names: Vien, given-names: Ngo Anh }}
+      - {{ family-names: Ziesche, given-names: Hanna }}
+      - {{ family-names: Neumann, given-names: Gerhard }}
+    year: 2022
+    collection-title: "Computer Vision – ECCV 2022"
+    publisher: {{ name: Springer }}
+"""
+
+
+def citation_file(title: str, terms: Terms) -> str:
+    """CITATION.cff of a publication."""
+    text = _CITATION.format(title=title, license_url=terms.url)
+    return text if terms.url else text.replace('license-url: ""\n', "")
+
+
+def summary(data: FusionDataset) -> str:
+    """One paragraph: what the data set is."""
+    spec = data.spec
+    height, width, channels = data.shape
+    noise = f", with Gaussian noise of standard deviation {spec.noise_std} (white is 1)" if spec.noise_std else ""
+    shown = (
+        f"the union of {spec.law.count} random ellipses of the target, black elsewhere"
+        if isinstance(spec.law, EllipseLaw)
+        else f"the target behind {spec.law.count[0]} to {spec.law.count[1]} other objects"
+    )
+    origin = "rendered look-alikes of its source" if data.is_stand_in else spec.source
+    return (
+        f"{spec.title} ({height}×{width}×{channels}) tests whether a model fuses several occluded, noisy images of one "
+        f"thing into the image behind them. Each of the {spec.max_inputs} inputs of an evaluation row shows {shown}"
+        f"{noise}. "
+        f"The images are from {origin}."
+    )
+
+
+def card(splits: list[FusionDataset], terms: Terms, *, file_name: str, tool: str) -> str:
+    """The dataset card: front matter for the Hugging Face Hub, then Markdown.
+
+    Arguments:
+        splits: Every split of the benchmark.
+        terms: Of its images.
+        file_name: Name of the HDF5 file beside the card.
+        tool: Name and version of what publishes.
+    """
+    data = splits[0]
+    spec, header, source = data.spec, data.header, data.source
+    frozen = f"target, {spec.max_inputs} frozen inputs and their masks"
+    contents = {"train": "clean targets; inputs are rendered live"}
+    rows = "\n".join(f"| {s.split} | {len(s):,} | {contents.get(s.split, frozen)} |" for s in splits)
+    configs = "\n".join(f"      - split: {s.split}\n        path: data/{s.split}-*.parquet" for s in splits)
+    total = sum(len(split) for split in splits)
+    sizes = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+    size = next((name for most, name in sizes if total < most), "1M<n<10M")
+    law = f"`{header.spec.to_json()}`"
+    stand_in = (
+        "\n> **Rendered look-alikes.** These images imitate the originals; results on them say nothing about "
+        "results on the originals.\n"
+        if data.is_stand_in
+        else ""
+    )
+    return f"""---
+pretty_name: {spec.title}
+license: {_hub_license(terms.license)}
+task_categories:
+  - image-to-image
+tags:
+  - image-fusion
+  - benchmark
+  - croissant
+size_categories:
+  - {size}
+configs:
+  - config_name: default
+    data_files:
+{configs}
+---
+
+# {spec.title}
+{stand_in}
+{summary(data)} It is defined in [FusionVAE](https://arxiv.org/abs/2209.11277) (Duffhauss et al., ECCV 2022).
+
+![Rows of {spec.title}: inputs, then the target](previews/{spec.default_split}.png)
+
+## What is here
+
+| | |
+|---|---|
+| `{file_name}` | the benchmark itself; its layout is specified in the project's `docs/format.md` |
+| `data/*.parquet` | the same rows with PNG images, for viewers and for tools that do not read HDF5 |
+| `previews/` | contact sheets |
+| `croissant.json` | [Croissant](https://docs.mlcommons.org/croissant/) metadata: files, digests, fields |
+| `SHA256SUMS` | check with `sha256sum -c SHA256SUMS` |
+
+| split | rows | |
+|---|---|---|
+{rows}
+
+Use inputs 1 … k of a row for an evaluation with k inputs.
+
+```python
+from fusion_datasets import FusionDataset
+
+with FusionDataset("{file_name}", split="{spec.default_split}") as data:
+    example = data[0]  # .target uint8 [h, w, c], .inputs uint8 [k, h, w, c], .masks bool [k, h, w]
+```
+
+## How it was made
+
+By {tool} with seed {header.seed} and NumPy {header.numpy_version}, from `{source["name"]}` (layout {source["layout"]},
+digest `{source["digest"]}`). Each evaluation row draws its randomness from the seed, the split and its
+position in the source alone, so the same source and seed give the same file:
+
+```sh
+fusion-datasets verify {file_name} --source ORIGINALS --all
+```
+
+Digest of the content: `{data.digest}`. All numbers that define the benchmark: {law}.
+
+## Licence
+
+{terms.license}{f" ({terms.url})" if terms.url else ""}. {terms.attribution}
+
+## Known limits
+
+* The evaluation inputs are not those of the paper's authors, which were never published; they follow the same law.
+* Random streams are those of the stated version of NumPy; another one may draw others from the same seed.
+* Training inputs are not stored: they are meant to be rendered anew, endlessly, by the same law.
+
+## Citation
+
+```bibtex
+{BIBTEX}
+```
+"""
+
+
+def _hub_license(name: str) -> str:
+    known = {"CC0-1.0", "CC-BY-4.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "MIT", "Apache-2.0"}
+    return name.lower() if name in known else "other"

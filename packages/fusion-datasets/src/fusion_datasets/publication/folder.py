@@ -1,0 +1,183 @@
+"""A publication in a folder: made beside its final place, continued when interrupted, verified, then put there."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+from fusion_datasets.errors import FusionDatasetsError
+from fusion_datasets.locking import locked
+from fusion_datasets.preview import save_contact_sheet
+from fusion_datasets.progress import Progress
+from fusion_datasets.publication.card import BIBTEX, card, citation_file, summary
+from fusion_datasets.publication.croissant import croissant
+from fusion_datasets.publication.parquet import ROWS_PER_FILE, file_names, write_parquet
+from fusion_datasets.publication.terms import Terms, terms_of
+from fusion_datasets.shards import file_sha256
+from fusion_datasets.store import FusionDataset, replace_durably, write_atomically
+from fusion_datasets.verification import verify
+
+SUMS = "SHA256SUMS"
+
+_VERSION = "1.0.0"  # of what is published; another content is another publication
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What is to be published, and where.
+
+    Arguments:
+        file: A benchmark file.
+        folder: What is to be made.
+        license_name: Licence of the images, where the file does not know it.
+
+    Raises:
+        FusionDatasetsError: On asking for its terms, if these images may not be published.
+    """
+
+    file: Path
+    folder: Path
+    license_name: str | None = None
+
+    @cached_property
+    def splits(self) -> list[FusionDataset]:
+        """Every split of the file."""
+        first = FusionDataset(self.file)
+        return [FusionDataset(self.file, split) for split in first.spec.splits]
+
+    @cached_property
+    def terms(self) -> Terms:
+        """The terms under which the images travel."""
+        return terms_of(self.splits[0].header, self.license_name)
+
+    @property
+    def file_name(self) -> str:
+        """Name of the HDF5 file in the folder."""
+        return f"{self.splits[0].benchmark}.h5"
+
+    @property
+    def names(self) -> list[str]:
+        """Paths of all files but the sums, in the order in which they are made."""
+        data = [f"data/{name}" for split in self.splits for name in file_names(split)]
+        sheets = [f"previews/{split.split}.png" for split in self.splits]
+        return [self.file_name, *data, *sheets, "CITATION.cff", "README.md", "croissant.json"]
+
+    @property
+    def workshop(self) -> Path:
+        """The folder of unfinished work; made from another file or by another version, it has another name."""
+        about = [file_sha256(self.file), self.terms.license, version("fusion-datasets")]
+        mark = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
+        return self.folder.with_name(f".{self.folder.name}.{mark}.partial")
+
+
+def publish(publication: Publication, *, progress: bool = True) -> dict[str, str]:
+    """Make a publication, or see that the one that is there is this one, whole.
+
+    Arguments:
+        publication: What and where.
+        progress: Report on stderr.
+
+    Returns:
+        Path of each file → its SHA-256, as `SHA256SUMS` says.
+
+    Raises:
+        FusionDatasetsError: If the file is damaged, its images may not be published, or the folder holds anything else.
+    """
+    terms, folder = publication.terms, publication.folder
+    verify(publication.file, progress=progress)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        return _published(publication)
+    workshop = publication.workshop
+    try:
+        for sub in ("data", "previews"):
+            (workshop / sub).mkdir(parents=True, exist_ok=True)
+        with locked(workshop):
+            kept = {workshop / name for name in (*publication.names, "lock")}
+            for torn in {path for path in workshop.rglob("*") if path.is_file()} - kept:
+                torn.unlink()
+            _make(publication, terms, workshop, progress)
+            sums = {name: file_sha256(workshop / name) for name in publication.names}
+            lines = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(sums.items()))
+            write_atomically(workshop / SUMS, lines.encode())
+        check_sums(workshop)
+        verify(workshop / publication.file_name, progress=progress)
+        (workshop / "lock").unlink(missing_ok=True)
+        if folder.exists():
+            folder.rmdir()
+        workshop.replace(folder)
+    except OSError as error:
+        raise FusionDatasetsError(
+            f"{folder} cannot be written: {error.strerror or error}; free some space or choose another place"
+        ) from error
+    return sums
+
+
+def check_sums(folder: Path) -> dict[str, str]:
+    """Compare a folder's files with its `SHA256SUMS`.
+
+    Returns:
+        Path → SHA-256.
+
+    Raises:
+        FusionDatasetsError: If a file is missing, altered, or not mentioned.
+    """
+    try:
+        text = (folder / SUMS).read_text(encoding="utf-8")
+        sums = {name: sha256 for sha256, _, name in (line.partition("  ") for line in text.splitlines())}
+    except (OSError, ValueError) as error:
+        raise FusionDatasetsError(f"{folder} holds no {SUMS} that can be read; choose another folder") from error
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    if differing := sorted(present ^ {*sums, SUMS, *({"lock"} & present)}):
+        raise FusionDatasetsError(f"{folder}: {differing[0]} is not where {SUMS} says; publish into another folder")
+    for name, sha256 in sums.items():
+        if file_sha256(folder / name) != sha256:
+            raise FusionDatasetsError(f"{folder}: {name} is not the file that {SUMS} names; it was altered or damaged")
+    return sums
+
+
+def _published(publication: Publication) -> dict[str, str]:
+    sums = check_sums(publication.folder)
+    if sums.get(publication.file_name) != file_sha256(publication.file):
+        raise FusionDatasetsError(f"{publication.folder} holds another publication; choose another folder")
+    return sums
+
+
+def _make(publication: Publication, terms: Terms, workshop: Path, progress: bool) -> None:
+    """Make every file that is not there; each appears whole or not at all."""
+
+    def once(name: str, make: Callable[[Path], object]) -> None:
+        if not (workshop / name).exists():
+            make(workshop / name)
+
+    splits, hdf5 = publication.splits, publication.file_name
+    once(hdf5, lambda path: _copy(publication.file, path))
+    with Progress("Parquet rows", sum(map(len, splits)), shown=progress) as bar:
+        for data in splits:
+            for i, name in enumerate(file_names(data)):
+                rows = range(i * ROWS_PER_FILE, min((i + 1) * ROWS_PER_FILE, len(data)))
+                if (workshop / "data" / name).exists():
+                    bar.advance(len(rows))
+                    continue
+                for count in write_parquet(data, workshop / "data" / name, rows.start, rows.stop):
+                    bar.advance(count)
+    for data in splits:
+        once(f"previews/{data.split}.png", lambda path, data=data: save_contact_sheet(data, path))  # type: ignore[misc]
+    title, tool = splits[0].spec.title, splits[0].header.created_with
+    once("CITATION.cff", lambda path: write_atomically(path, citation_file(title, terms).encode()))
+    text = card(splits, terms, file_name=hdf5, tool=tool)
+    once("README.md", lambda path: write_atomically(path, text.encode()))
+    data_files = [name for name in publication.names if name == hdf5 or name.startswith("data/")]
+    files = {name: ((workshop / name).stat().st_size, file_sha256(workshop / name)) for name in data_files}
+    about = croissant(splits, terms, description=summary(splits[0]), citation=BIBTEX, version=_VERSION, files=files)
+    content = json.dumps(about, indent=2, ensure_ascii=False).encode()
+    once("croissant.json", lambda path: write_atomically(path, content))
+
+
+def _copy(source: Path, path: Path) -> None:
+    temporary = path.with_name(f"{path.name}.unfinished")
+    shutil.copyfile(source, temporary)
+    replace_durably(temporary, path)

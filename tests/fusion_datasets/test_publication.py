@@ -1,0 +1,222 @@
+"""Publications: whole, described, provable, and only where the licence lets the images travel."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from fusion_datasets import FusionDataset, FusionDatasetsError
+from fusion_datasets.cli import main
+from fusion_datasets.publication import Publication, folder, publish
+from fusion_datasets.publication.folder import check_sums
+from fusion_datasets.seal import seal
+
+pytest.importorskip("pyarrow")
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def published(benchmark_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """FusionMNIST of rendered digits, published; never written to."""
+    place = tmp_path_factory.mktemp("published") / "fusion-mnist"
+    said = run("publish", benchmark_file, "--to", place)
+    assert (said.exit_code, said.stderr) == (0, "")
+    assert "FusionMNIST under CC0-1.0, 9 files" in said.stdout
+    assert [path.name for path in place.parent.iterdir()] == ["fusion-mnist"]
+    return place
+
+
+def test_the_folder_proves_itself(published: Path, benchmark_file: Path) -> None:
+    names = {path.relative_to(published).as_posix() for path in published.rglob("*") if path.is_file()}
+    assert names == {
+        *("README.md", "CITATION.cff", "croissant.json", "SHA256SUMS", "fusion-mnist.h5"),
+        *("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"),
+        *("previews/train.png", "previews/test.png"),
+    }
+    assert (published / "fusion-mnist.h5").read_bytes() == benchmark_file.read_bytes()
+    if shutil.which("sha256sum"):
+        subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=published, check=True)
+    assert set(check_sums(published)) == names - {"SHA256SUMS"}
+
+
+def test_the_card_says_what_the_file_says(published: Path) -> None:
+    card, data = (published / "README.md").read_text(), FusionDataset(published / "fusion-mnist.h5")
+    assert card.startswith("---\npretty_name: FusionMNIST\nlicense: cc0-1.0\n")
+    for part in (
+        "| train | 90 |",
+        "| test | 40 |",
+        data.digest,
+        data.source["digest"],
+        "Rendered look-alikes",
+        "seed 3",
+    ):
+        assert part in card
+    assert "None" not in card
+    assert max(map(len, card.splitlines())) < 1200
+
+
+def test_parquet_holds_the_very_rows(published: Path) -> None:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(published / "data" / "test-00000-of-00001.parquet")
+    features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
+    assert set(features) == set(table.column_names)
+    batch = FusionDataset(published / "fusion-mnist.h5").read(0, 40)
+    assert batch.inputs is not None
+    assert batch.masks is not None
+    for row, stored in enumerate(table.to_pylist()):
+        pixels = {
+            name: cv2.imdecode(np.frombuffer(cell["bytes"], np.uint8), cv2.IMREAD_UNCHANGED)
+            for name, cell in stored.items()
+            if isinstance(cell, dict)
+        }
+        assert np.array_equal(pixels["target"], batch.target[row, ..., 0])
+        for k in range(3):
+            assert np.array_equal(pixels[f"input_{k + 1}"], batch.inputs[row, k, ..., 0])
+            assert np.array_equal(pixels[f"mask_{k + 1}"], 255 * batch.masks[row, k])
+        assert (stored["index"], stored["label"]) == (batch.index[row], batch.label[row])  # type: ignore[index]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The inplace keyword")
+def test_croissant_is_valid_and_loads_records(published: Path) -> None:
+    croissant = pytest.importorskip("mlcroissant")
+    described = croissant.Dataset(published / "croissant.json")
+    assert not described.metadata.ctx.issues.errors
+    files = {file.id: file.sha256 for file in described.metadata.distribution}
+    assert files == {name: sha for name, sha in check_sums(published).items() if name.endswith((".h5", ".parquet"))}
+    for split, rows in (("train", 90), ("test", 40)):
+        data = FusionDataset(published / "fusion-mnist.h5", split)  # type: ignore[arg-type]
+        records = list(described.records(split))
+        assert len(records) == rows
+        assert [record[f"{split}/label"] for record in records] == [example.label for example in data]
+        assert np.array_equal(np.asarray(records[7][f"{split}/target"]), data[7].target[..., 0])
+
+
+def test_published_again_it_is_left_alone(published: Path, benchmark_file: Path, tmp_path: Path) -> None:
+    made = (published / "README.md").stat().st_mtime_ns
+    assert run("publish", benchmark_file, "--to", published).exit_code == 0
+    assert (published / "README.md").stat().st_mtime_ns == made
+    other = shutil.copytree(published, tmp_path / "other")
+    (other / "README.md").write_text("altered")
+    assert "README.md is not the file that SHA256SUMS names" in run("publish", benchmark_file, "--to", other).stderr
+    (other / "extra").write_text("")
+    assert "extra is not where SHA256SUMS says" in run("publish", benchmark_file, "--to", other).stderr
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").write_text("")
+    assert "holds no SHA256SUMS" in run("publish", benchmark_file, "--to", tmp_path / "thesis").stderr
+    copy = altered(benchmark_file, tmp_path, lambda file: file.attrs.__setitem__("invented", 1))
+    shutil.rmtree(other)
+    shutil.copytree(published, other)
+    assert "holds another publication" in run("publish", copy, "--to", other).stderr
+
+
+@pytest.mark.parametrize("moment", ["write_parquet", "save_contact_sheet", "croissant", "check_sums"])
+def test_an_interrupted_publication_is_continued(
+    benchmark_file: Path, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    place = tmp_path / "fusion-mnist"
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(folder, moment, stop)
+        with pytest.raises(KeyboardInterrupt):
+            publish(Publication(benchmark_file, place), progress=False)
+    assert not place.exists()
+    partial = next(tmp_path.iterdir())
+    (partial / "data" / "torn.parquet.unfinished").write_bytes(b"torn")
+    copied = (partial / "fusion-mnist.h5").stat().st_mtime_ns
+    publish(Publication(benchmark_file, place), progress=False)
+    assert (place / "fusion-mnist.h5").stat().st_mtime_ns == copied
+    assert check_sums(place) == check_sums(published)
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_dry_run_writes_nothing(benchmark_file: Path, tmp_path: Path) -> None:
+    said = run("publish", benchmark_file, "--to", tmp_path / "a", "--dry-run")
+    assert "would publish FusionMNIST under CC0-1.0" in said.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def altered(benchmark_file: Path, tmp_path: Path, change: Callable[[h5py.File], object]) -> Path:
+    path = tmp_path / "altered.h5"
+    shutil.copy(benchmark_file, path)
+    with h5py.File(path, "r+") as file:
+        change(file)
+    seal(path)
+    return path
+
+
+def license_is(name: str) -> Callable[[h5py.File], None]:
+    return lambda file: file.attrs.__setitem__("license", name)
+
+
+def source_is(**fields: object) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        file.attrs["source"] = json.dumps(json.loads(file.attrs["source"]) | fields)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        license_is("LicenseRef-CelebA"),
+        source_is(name="celeba", stand_in=False),
+        lambda file: (file.attrs.__setitem__("benchmark", "fusion-celeba"), license_is("unknown")(file)),
+        lambda file: (source_is(name="celeba-like", stand_in=True)(file), license_is("CC-BY-4.0")(file)),
+    ],
+)
+def test_celeba_never_travels(benchmark_file: Path, tmp_path: Path, change: Callable[[h5py.File], object]) -> None:
+    file = altered(benchmark_file, tmp_path, change)
+    for flags in ((), ("--license", "CC0-1.0"), ("--license", "LicenseRef-CelebA"), ("--dry-run",)):
+        said = run("publish", file, "--to", tmp_path / "out", *flags)
+        assert said.exit_code == 1
+        assert "forbid passing on any portion" in said.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["altered.h5"]
+
+
+def test_others_images_need_a_licence(benchmark_file: Path, tmp_path: Path) -> None:
+    file = altered(benchmark_file, tmp_path, license_is("unknown"))
+    said = run("publish", file, "--to", tmp_path / "out")
+    assert said.exit_code == 1
+    assert "say with --license under which one" in said.stderr
+    assert run("publish", file, "--to", tmp_path / "out", "--license", "CC-BY-4.0").exit_code == 0
+    assert "license: cc-by-4.0" in (tmp_path / "out" / "README.md").read_text()
+    said = run("publish", benchmark_file, "--to", tmp_path / "b", "--license", "MIT")
+    assert "licensed CC0-1.0, not MIT" in said.stderr
+
+
+def test_damaged_files_are_not_published(benchmark_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    content = bytearray(benchmark_file.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(FusionDatasetsError):
+        publish(Publication(path, tmp_path / "out"), progress=False)
+    assert [found.name for found in tmp_path.iterdir()] == ["a.h5"]
+
+
+@pytest.mark.originals
+def test_mnist_goes_with_attribution(mnist_root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.h5"
+    assert run("build", "mnist", "--source", mnist_root, "--limit", 20, "--output", file).exit_code == 0
+    assert run("publish", file, "--to", tmp_path / "out").exit_code == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    for part in ("license: cc-by-sa-3.0", "Yann LeCun", "https://creativecommons.org/licenses/by-sa/3.0/"):
+        assert part in card
+    assert "look-alikes" not in card
+    sums = (tmp_path / "out" / "SHA256SUMS").read_text()
+    assert hashlib.sha256(card.encode()).hexdigest() in sums
