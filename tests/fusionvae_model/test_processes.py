@@ -12,13 +12,13 @@ from fusionvae_model.run_checkpoints import read_checkpoint
 
 # One process imports torch and forks the others, as torchrun would have started them. Each run is interrupted once.
 TOGETHER = """
-import json, os, signal, sys
+import json, os, signal, socket, sys
 import torch
 from fusionvae_model import PRESETS, FusionVAEError, ModelConfig, TrainConfig, trainer
 from fusionvae_model.config import Preset
 from fusionvae_model.training import train
 
-data, output, port, preset, model, config = sys.argv[1:]
+data, output, preset, model, config = sys.argv[1:]
 PRESETS[preset] = Preset(ModelConfig.from_dict(json.loads(model)), TrainConfig.from_dict(json.loads(config)))
 trainer.STATISTICS_BATCHES_PER_KIND = trainer.GAP_BATCHES_PER_KIND = 1
 torch.set_num_threads(1)
@@ -40,6 +40,9 @@ def rank(number):
         assert not resume and "interrupted after step 5 of 8" in str(error), error
 
 for resume in (False, True):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
     child = os.fork()
     if not child:
         try:
@@ -50,16 +53,7 @@ for resume in (False, True):
         os._exit(0)
     rank(0)
     assert os.waitpid(child, 0)[1] == 0
-    port = str(int(port) + 1)
 """
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def timeless(folder):
@@ -70,7 +64,7 @@ def timeless(folder):
 @pytest.fixture(scope="module")
 def run_of_two(python, data_file, quick_settings, tmp_path_factory):
     output = tmp_path_factory.mktemp("two") / "run"
-    done = python(TOGETHER, data_file, output, free_port(), *quick_settings)
+    done = python(TOGETHER, data_file, output, *quick_settings)
     assert done.returncode == 0, done.stdout + done.stderr
     return output, done.stderr
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from fusionvae_model import FusionVAE, FusionVAEError
-from fusionvae_model.sheets import CAPTION_PX, GAP_PX, TILE_PX, Fusion, fuse, read_inputs, write_sheet
+from fusionvae_model.sheets import CAPTION_PX, GAP_PX, TILE_PX, Fusion, fuse, read_inputs, write_samples, write_sheet
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -275,3 +275,13 @@ def test_same_sheet_same_bytes(tmp_path, tiny_model):
         model.load_state_dict(tiny_model.state_dict())
         write_sheet(tmp_path / name, fuse(model, torch.full((1, 1, 1, 16, 16), 0.5), num_samples=2, seed=3))
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_samples_show_the_same_noise_on_every_call(tiny_model, tmp_path):
+    target = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    for name in ("a.png", "b.png"):
+        write_samples(tmp_path / name, tiny_model, target, target[:, None].repeat(1, 2, 1, 1, 1))
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with Image.open(tmp_path / "a.png") as sheet:
+        columns = 1 + 2 + 2 * 3  # target, inputs, two samples from 0, 1 and 2 of them
+        assert sheet.size == (columns * (TILE_PX + GAP_PX) + GAP_PX, 2 * (TILE_PX + GAP_PX) + CAPTION_PX + GAP_PX)
