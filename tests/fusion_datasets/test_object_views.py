@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -255,6 +256,14 @@ def test_the_command(tmp_path: Path) -> None:
         assert len(failed.stderr.strip().splitlines()) == 1
     for arguments in ((), ("--output", "a", "--count", 0), ("--output", "a", "--layout", "mine")):
         assert run(*arguments).exit_code == 2
+
+
+def test_the_readme_renders() -> None:
+    readme = Path(__file__).parents[2] / "packages" / "fusion-datasets" / "README.md"
+    codes = [part.split("```")[0] for part in readme.read_text(encoding="utf-8").split("```python\n")[1:]]
+    names: dict[str, Any] = {}
+    exec(next(code for code in codes if "rendering" in code and "Scene" in code), names)
+    assert names["view"].mask.any()
 
 
 def test_without_numba_there_is_one_sentence(tmp_path: Path) -> None:
