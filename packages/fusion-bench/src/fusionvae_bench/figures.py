@@ -22,7 +22,7 @@ COLOUR_MAP = "magma"  # perceptually uniform, and ordered in grey print too
 INK, MUTED, RULE, ACCENT = "#101010", "#808080", "#d0d0d0", "#b5367a"
 _VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)", ACCENT: "var(--accent)"}
 
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "fusionvae-bench",
     "font.size": 11,
@@ -99,7 +99,7 @@ class Curve:
 
 def inputs_chart(panels: Sequence[tuple[str, Sequence[Curve]]]) -> str:
     """Draw scores over the number of inputs, a panel per metric, as SVG."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 3.0), layout="constrained")
         for axes, (title, curves) in zip(np.ravel(figure.subplots(1, len(panels), squeeze=False)), panels, strict=True):
             axes.set_title(title, loc="left", fontsize=11)
@@ -133,11 +133,11 @@ def learning_chart(
         floor: entropy of the grey values, drawn as the ground no model can go below.
         beta: [n] weight of the KL terms; its warm-up is shaded.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 3.2), layout="constrained")
         axes = figure.subplots()
         axes.plot(epochs, nats, color=RULE, linewidth=1)
-        axes.plot(epochs, _smoothed(nats), color=ACCENT, linewidth=2)
+        axes.plot(epochs, smoothed(nats), color=ACCENT, linewidth=2)
         axes.set_yscale("log")
         axes.set_xlabel("epoch")
         axes.set_title("−ELBO of the training batches, nats per image (log scale)", loc="left", fontsize=11)
@@ -165,8 +165,8 @@ def learning_chart(
         return _svg(figure, "learning")
 
 
-def _smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Centred running mean over a fortieth of the curve."""
+def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the centred running mean over a fortieth of the curve."""
     width = max(1, len(values) // 40) | 1
     padded = np.pad(values, width // 2, mode="edge")
     return np.convolve(padded, np.ones(width) / width, mode="valid")

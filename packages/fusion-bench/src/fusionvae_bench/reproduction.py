@@ -249,8 +249,9 @@ class Reproduction:
         return Step(f"score {title}", "fusion-bench", tuple(words), minutes)
 
     def _report(self) -> list[Step]:
-        best = self.folder(self.rows[-1 if self.number <= 4 else 0], 0)
-        shown = ("--weights", str(best), "--data", str(self.data), "--device", self.device)
+        rows = self.rows if self.number == 5 else self.rows[::-1]  # the paper's own model first
+        shown = [word for row in rows for word in ("--weights", str(self.folder(row, 0)))]
+        shown += ["--data", str(self.data), "--device", self.device, "--figures", str(self.output / "figures")]
         words = ("report", "--results", str(self.results), "--table", str(self.number))
         return [
             Step("draw the page", "fusion-bench", (*words, *shown, "-o", str(self.output / "index.html"))),

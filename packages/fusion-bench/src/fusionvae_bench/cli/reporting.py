@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -19,10 +20,11 @@ from fusionvae_bench.evaluate import Request, check_request, weights_digest
 from fusionvae_bench.processes import device_of
 from fusionvae_bench.records import to_csv, to_eval_results, to_json
 from fusionvae_bench.rendering import to_latex_document
-from fusionvae_bench.report import markdown_report
+from fusionvae_bench.report import markdown_report, read_history
 from fusionvae_bench.results import Result, find_results
+from fusionvae_bench.rows import model_title
 from fusionvae_bench.tables import ALL_TABLES, all_tables
-from fusionvae_bench.weights import WEIGHTS, load_model
+from fusionvae_bench.weights import WEIGHTS, load_model, model_name
 from fusionvae_model.checkpoint import model_folder
 
 Format = Literal["md", "latex", "html", "csv", "json", "hf-eval-results"]
@@ -41,7 +43,18 @@ _BY_SUFFIX: dict[str, Format] = {".html": "html", ".htm": "html", ".tex": "latex
 @click.option("--format", "form", type=click.Choice(get_args(Format)), help="[default: by the name after -o, or md]")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write here; stdout otherwise.")
 @click.option("--table", "numbers", multiple=True, type=click.IntRange(1, 12), help="Only this table; may be repeated.")
-@click.option("--weights", metavar=WEIGHTS, help="Model for the pictures and the learning curve.")
+@click.option(
+    "--weights",
+    "weights",
+    multiple=True,
+    metavar=WEIGHTS,
+    help="Model for the pictures and the learning curve; the page is about the first, the figures show all.",
+)
+@click.option(
+    "--figures",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Also draw the figures into this folder, PNG and PDF.",
+)
 @click.option("--data", "data_path", type=click.Path(path_type=Path), help="Data for the pictures; needs --weights.")
 @click.option("--split", type=click.Choice(["valid", "test"]), help="Of the pictures.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the pictures.")
@@ -53,7 +66,8 @@ def report(
     form: Format | None,
     output: Path | None,
     numbers: tuple[int, ...],
-    weights: str | None,
+    weights: tuple[str, ...],
+    figures: Path | None,
     data_path: Path | None,
     split: Literal["valid", "test"] | None,
     seed: int,
@@ -73,7 +87,9 @@ def report(
         click.echo(f"no result files below {folder}: the tables hold the paper's numbers alone", err=True)
     wanted = tuple(sorted(set(numbers))) or ALL_TABLES
     if form == "html":
-        text = _page(results, wanted, weights, data_path, split, seed, device_of(device, os.environ))
+        text = _page(
+            results, wanted, weights[0] if weights else None, data_path, split, seed, device_of(device, os.environ)
+        )
     elif form == "md":
         text = markdown_report(results, wanted)
     elif form == "latex":
@@ -85,6 +101,8 @@ def report(
     else:
         assert dataset_id
         text = to_eval_results(results, dataset_id)
+    if figures:
+        _figures(figures, results, weights, data_path, split, seed, device_of(device, os.environ))
     if output:
         write_atomically(output, text.encode())
         click.echo(str(output))
@@ -117,7 +135,7 @@ def _page(
 ) -> str:
     try:
         from fusionvae_bench.gallery import make_gallery
-        from fusionvae_bench.report import html_report, read_history
+        from fusionvae_bench.report import html_report
     except ModuleNotFoundError as error:
         raise ResultError(
             f"the page needs {error.name}, which is not installed; pip install 'fusionvae-bench[report]'"
@@ -133,3 +151,39 @@ def _page(
                 check_request(model, data, Request())
                 gallery = make_gallery(model, data, seed=seed, device=device)
     return html_report(results, gallery=gallery, history=history, featured=featured, numbers=numbers)
+
+
+def _figures(
+    folder: Path,
+    results: list[Result],
+    weights: tuple[str, ...],
+    data_path: Path | None,
+    split: Literal["valid", "test"] | None,
+    seed: int,
+    device: torch.device,
+) -> None:
+    try:
+        from fusionvae_bench.plates import write_plates
+    except ModuleNotFoundError as error:
+        raise ResultError(
+            f"the figures need {error.name}, which is not installed; pip install 'fusionvae-bench[report]'"
+        ) from error
+    models, histories = {}, {}
+    with ExitStack() as stack:
+        data = stack.enter_context(FusionDataset(data_path, split)) if data_path else None
+        digests = []
+        for name in weights:
+            model = load_model(name, data, device)
+            if data:
+                check_request(model, data, Request(metrics="mse"))
+            digest = weights_digest(model)
+            digests.append(digest)
+            result = next((r for r in results if digest and r.weights_digest == digest), None)
+            title = model_title(result) if result else model_name(name)
+            models[title] = model
+            if ":" not in name and (history := read_history(model_folder(name))):
+                histories[title] = history
+        ordered = sorted(results, key=lambda r: digests.index(r.weights_digest) if r.weights_digest in digests else 99)
+        alike = [r for r in ordered if (r.benchmark, r.is_stand_in) == (ordered[0].benchmark, ordered[0].is_stand_in)]
+        for path in write_plates(folder, alike, models, histories, data, seed=seed, device=device):
+            click.echo(str(path), err=True)
