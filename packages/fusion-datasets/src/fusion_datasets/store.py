@@ -4,6 +4,7 @@ import hashlib
 import json
 import operator
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ from fusion_datasets.seal import SEAL_BYTES, seal
 from fusion_datasets.spec import MAX_INPUTS_PER_ROW, BenchmarkSpec, Split
 
 _CHUNK_BYTES: Final = 32 * 1024  # small enough for single rows, large enough for batches
+_GZIP_LEVEL: Final = 1
+_SAMPLE_ROWS: Final = 4
+_PAYING_SHARE: Final = 0.8  # photographs hardly shrink, and inflating them would cost more than reading them
 _READ_BYTES: Final = 32 * 1024 * 1024
 
 
@@ -315,34 +319,46 @@ class DatasetWriter:
         self._path, self._spec = path, spec
         self._file = h5py.File(path, "w", track_order=False, userblock_size=SEAL_BYTES)
         self._arrays: dict[str, h5py.Dataset] = {}
+        self._fields: dict[str, tuple[ArrayField, tuple[int, ...]]] = {}
         self._digests: dict[str, ContentDigest] = {}
         self._filled: dict[str, int] = {}
         for section, count in rows.items():
             for field in fields_of(section):
                 if field.required or has_labels:
-                    self._create(f"{section}/{field.name}", field, field.shape(count, spec, section))
+                    self._declare(f"{section}/{field.name}", field, field.shape(count, spec, section))
 
-    def _create(self, path: str, field: ArrayField, shape: tuple[int, ...]) -> None:
-        row_bytes = field.dtype.itemsize * int(np.prod(shape[1:]))
-        chunk = (max(1, min(shape[0], _CHUNK_BYTES // row_bytes)), *shape[1:])
-        self._arrays[path] = self._file.create_dataset(
-            path, shape, field.dtype, chunks=chunk, compression="gzip", compression_opts=1, track_times=False
-        )
+    def _declare(self, path: str, field: ArrayField, shape: tuple[int, ...]) -> None:
+        self._fields[path] = field, shape
         self._digests[path] = ContentDigest(field.dtype, shape)
         self._filled[path] = 0
+
+    def _array(self, path: str, rows: NDArray[Any]) -> h5py.Dataset:
+        """The array at a path, made when its first rows come: compressed where these say that it pays."""
+        if path not in self._arrays:
+            field, shape = self._fields[path]
+            sample = rows[:_SAMPLE_ROWS].tobytes()
+            layout: dict[str, Any] = {}
+            if len(zlib.compress(sample, _GZIP_LEVEL)) <= _PAYING_SHARE * len(sample):
+                row_bytes = field.dtype.itemsize * int(np.prod(shape[1:]))
+                chunk = (max(1, min(shape[0], _CHUNK_BYTES // row_bytes)), *shape[1:])
+                layout = {"chunks": chunk, "compression": "gzip", "compression_opts": _GZIP_LEVEL}
+            self._arrays[path] = self._file.create_dataset(path, shape, field.dtype, track_times=False, **layout)
+        return self._arrays[path]
 
     def append(self, section: str, arrays: Iterable[tuple[str, NDArray[Any]]]) -> None:
         """Append rows to a section: pairs of an array's name and its next rows."""
         for name, rows in arrays:
             path = f"{section}/{name}"
             start = self._filled[path]
-            self._arrays[path][start : start + len(rows)] = rows
+            self._array(path, rows)[start : start + len(rows)] = rows
             self._digests[path].update(rows)
             self._filled[path] = start + len(rows)
 
     def publish(self, output: Path, *, seed: int, source: dict[str, Any], license_name: str) -> None:
         """Write the attributes, seal the file, see the bytes on disk, and put the file under its final name."""
-        assert all(self._filled[path] == len(array) for path, array in self._arrays.items())
+        assert all(self._filled[path] == shape[0] for path, (_, shape) in self._fields.items())
+        for path, (field, shape) in self._fields.items():
+            self._array(path, np.empty((0, *shape[1:]), field.dtype))  # those that no row came to
         self._file.attrs.update(
             {
                 "format": FORMAT,
