@@ -59,6 +59,17 @@ def test_without_a_compiler_one_sentence(quick_trainer, monkeypatch):
         quick_trainer(compile_code=True)
 
 
+@pytest.mark.parametrize(("module", "said"), [("torch._inductor.exc", "leave out --compile"), ("torch", "^too short$")])
+def test_failed_compilation_is_one_sentence_and_other_failures_are_not(module, said, quick_trainer):
+    def fail(*_, **__):
+        raise type("Failure", (RuntimeError,), {"__module__": module})("too short")
+
+    trainer = quick_trainer()
+    trainer.state._forward = fail
+    with pytest.raises(RuntimeError if module == "torch" else FusionVAEError, match=said):
+        trainer.train_step(trainer.batch(0), 0)
+
+
 @pytest.fixture
 def cuda_trainer(data_file, quick_preset, tmp_path):
     """`cuda_trainer(**options)`: a trainer of the quick preset on the GPU."""

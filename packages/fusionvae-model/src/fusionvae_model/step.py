@@ -11,6 +11,7 @@ from fusionvae_model.catalogue import build_model
 from fusionvae_model.config import ModelConfig, TrainConfig
 from fusionvae_model.data import Batch, seeded_generator
 from fusionvae_model.device import compiled
+from fusionvae_model.errors import FusionVAEError
 from fusionvae_model.global_batch_norm import globalise_batch_norm
 from fusionvae_model.guard import StepGuard
 from fusionvae_model.model import Bound, FusionModel
@@ -157,7 +158,15 @@ class TrainingStep:
         # Passes without gradient are few; compiling for them as well would not pay.
         forward = self._forward if torch.is_grad_enabled() else self.model
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bf16"):
-            bound = forward(batch.target[rows], batch.inputs[rows], generator=noise)
+            try:
+                bound = forward(batch.target[rows], batch.inputs[rows], generator=noise)
+            except RuntimeError as error:
+                if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                    raise
+                raise FusionVAEError(
+                    f"the model's code could not be compiled ({' '.join(str(error).split())[:200]}); empty PyTorch's "
+                    "folder of compiled code (TORCHINDUCTOR_CACHE_DIR), or leave out --compile"
+                ) from error
         return bound, torch.cat([self.gamma[:0], *(variance.flatten() for variance in noise.mean_variances)])
 
     @torch.no_grad()
