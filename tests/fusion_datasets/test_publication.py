@@ -1,5 +1,6 @@
 """Publications: whole, described, provable, and only where the licence lets the images travel."""
 
+import gzip
 import hashlib
 import json
 import shutil
@@ -170,22 +171,58 @@ def source_is(**fields: object) -> Callable[[h5py.File], None]:
     return change
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        license_is("LicenseRef-CelebA"),
-        source_is(name="celeba", stand_in=False),
-        lambda file: (file.attrs.__setitem__("benchmark", "fusion-celeba"), license_is("unknown")(file)),
-        lambda file: (source_is(name="celeba-like", stand_in=True)(file), license_is("CC-BY-4.0")(file)),
-    ],
-)
+CELEBA = [
+    license_is("LicenseRef-CelebA"),
+    source_is(name="celeba", stand_in=False),
+    lambda file: (file.attrs.__setitem__("benchmark", "fusion-celeba"), license_is("unknown")(file)),
+    lambda file: (source_is(name="celeba-like", stand_in=True)(file), license_is("CC-BY-4.0")(file)),
+]
+
+
+@pytest.mark.parametrize("change", CELEBA)
 def test_celeba_never_travels(benchmark_file: Path, tmp_path: Path, change: Callable[[h5py.File], object]) -> None:
     file = altered(benchmark_file, tmp_path, change)
-    for flags in ((), ("--license", "CC0-1.0"), ("--license", "LicenseRef-CelebA"), ("--dry-run",)):
-        said = run("publish", file, "--to", tmp_path / "out", *flags)
+    for name in ("CC0-1.0", "LicenseRef-CelebA", "CC-BY-4.0"):
+        said = run("publish", file, "--to", tmp_path / "out", "--license", name)
         assert said.exit_code == 1
         assert "forbid passing on any portion" in said.stderr
         assert [path.name for path in tmp_path.iterdir()] == ["altered.h5"]
+    said = run("publish", file, "--to", tmp_path / "out")
+    assert (said.exit_code, said.stderr) == (0, "")
+    assert "a recipe without any image" in said.stdout
+    assert set(check_sums(tmp_path / "out")) == {"recipe.json", "README.md", "CITATION.cff"}
+    content = b"".join(path.read_bytes() for path in (tmp_path / "out").iterdir())
+    assert content.isascii() or content.decode()
+    assert run("publish", file, "--to", tmp_path / "out").exit_code == 0
+
+
+def test_a_recipe_gives_the_identical_file_or_names_the_rows(
+    benchmark_file: Path, digits_folder: Path, tmp_path: Path
+) -> None:
+    file = altered(benchmark_file, tmp_path, CELEBA[0])
+    assert run("publish", file, "--to", tmp_path / "out").exit_code == 0
+    recipe, again = tmp_path / "out" / "recipe.json", tmp_path / "again.h5"
+    command = ("build", "mnist", "--source", digits_folder, "--recipe", recipe, "--output", again)
+    built = run(*command)
+    assert (built.exit_code, built.stderr) == (0, "")
+    assert "seed 3, as the recipe says in every row" in built.stdout
+    assert FusionDataset(again).digest == FusionDataset(benchmark_file).digest
+    assert "already built" in run(*command).stdout
+    other = Path(shutil.copytree(digits_folder, tmp_path / "other"))
+    name = other / "t10k-images-idx3-ubyte.gz"
+    images = bytearray(gzip.decompress(name.read_bytes()))
+    images[16 + 28 * 28 * 7 + 400] ^= 255
+    name.write_bytes(gzip.compress(bytes(images)))
+    differing = run("build", "mnist", "--source", other, "--recipe", recipe, "--output", tmp_path / "b.h5")
+    assert differing.exit_code == 1
+    assert "not what the recipe says in 1 test rows (7);" in differing.stderr
+    stand_in = ("build", "mnist", "--stand-in-count", 30, "--recipe", recipe, "--output", tmp_path / "c.h5")
+    assert "the recipe needs 90 train and 40 test originals; the source has 30 train and 5" in run(*stand_in).stderr
+    for text in ("{}", "[]", "nonsense", recipe.read_text().replace('"format_version": 1', '"format_version": 2')):
+        (tmp_path / "bad.json").write_text(text)
+        said = run("build", "mnist", "--recipe", tmp_path / "bad.json", "--output", tmp_path / "d.h5")
+        assert said.exit_code == 1
+        assert "is no recipe of version 1" in said.stderr
 
 
 def test_others_images_need_a_licence(benchmark_file: Path, tmp_path: Path) -> None:

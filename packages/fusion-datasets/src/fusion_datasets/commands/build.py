@@ -11,7 +11,9 @@ import click
 
 from fusion_datasets.build import STAND_IN_COUNT, BuildPlan, execute, is_built, plan_mnist
 from fusion_datasets.commands.options import COUNT, DATA_ROOT, DOWNLOAD, FILE, SEED, STAND_IN
+from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.plans import STAND_IN_FACES, plan_celeba, plan_folder
+from fusion_datasets.publication.recipe import read_recipe
 from fusion_datasets.sources.download import RemoteFile
 from fusion_datasets.sources.folder import MAX_SIZE, MIN_SIZE
 from fusion_datasets.sources.originals import fetch, originals, originals_folder
@@ -32,20 +34,31 @@ class Execution:
         workers: Processes.
         force: Replace another build.
         dry_run: Only say what would be done.
+        recipe: What the file must be, row by row; it decides the seed and the number of rows.
     """
 
     workers: int
     force: bool
     dry_run: bool
+    recipe: Path | None = None
 
     def carry_out(self, plan: BuildPlan) -> None:
         """Build, and say so."""
+        recipe = None if self.recipe is None else read_recipe(self.recipe)
+        if recipe is not None:
+            plan = recipe.applied_to(plan)
         reused = plan.output.exists() and not self.force and is_built(plan)
         if self.dry_run:
             click.echo(_describe(plan, reused))
             return
         execute(plan, workers=self.workers, force=self.force)
-        click.echo(f"{plan.output}: {'already built' if reused else 'built'}, {_contents(plan)}")
+        if recipe is not None and (differing := recipe.differing_rows(plan.output)):
+            raise FusionDatasetsError(
+                f"{plan.output} was built, but is not what the recipe says in {_rows(differing)}; compare your "
+                "originals with the published ones, and the versions of NumPy and of the decoder with the recipe's"
+            )
+        same = ", as the recipe says in every row" * (recipe is not None)
+        click.echo(f"{plan.output}: {'already built' if reused else 'built'}, {_contents(plan)}{same}")
 
 
 def execution_options(default_workers: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -53,8 +66,8 @@ def execution_options(default_workers: int) -> Callable[[Callable[..., None]], C
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
-        def run(*, workers: int, force: bool, dry_run: bool, **settings: Any) -> None:
-            command(execution=Execution(workers, force, dry_run), **settings)
+        def run(*, workers: int, force: bool, dry_run: bool, recipe: Path | None, **settings: Any) -> None:
+            command(execution=Execution(workers, force, dry_run, recipe), **settings)
 
         options = (
             click.option("--output", type=FILE, required=True, help="The HDF5 file to make."),
@@ -67,6 +80,7 @@ def execution_options(default_workers: int) -> Callable[[Callable[..., None]], C
                 show_default=True,
                 help="Processes; the content is the same.",
             ),
+            click.option("--recipe", type=FILE, help="recipe.json of a publication: make that very file."),
             click.option("--force", is_flag=True, help="Replace another build."),
             click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
         )
@@ -167,6 +181,14 @@ def _describe_fetch(missing: tuple[RemoteFile, ...], folder: Path) -> str:
     sizes = [file.size for file in missing if file.size is not None]
     size = f"{sum(sizes) / 1e6:.0f} MB" if len(sizes) == len(missing) else "of unknown size"
     return f"would fetch {', '.join(file.name for file in missing)} ({size}) into {folder}, and build from there"
+
+
+def _rows(differing: dict[str, list[int]]) -> str:
+    named = (
+        f"{len(rows)} {split} rows ({', '.join(map(str, rows[:10]))}{', …' * (len(rows) > 10)})"
+        for split, rows in differing.items()
+    )
+    return " and ".join(named)
 
 
 def _describe(plan: BuildPlan, reused: bool) -> str:

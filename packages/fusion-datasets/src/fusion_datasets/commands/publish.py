@@ -15,9 +15,13 @@ from fusion_datasets.publication import publish as publish_into
 @click.option("--license", "license_name", help="Licence of the images, where the file does not know it.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 def publish(file: Path, folder: Path, license_name: str | None, dry_run: bool) -> None:
-    """Publish a file: card, Croissant metadata, checksums, Parquet with viewable images, contact sheets."""
+    """Publish a file: card, Croissant metadata, checksums, Parquet with viewable images, contact sheets.
+
+    Of CelebA, whose terms forbid passing on any portion, only a recipe for `build celeba --recipe`.
+    """
     publication = Publication(file, folder, license_name)
-    about = f"{publication.splits[0].spec.title} under {publication.terms.license}"
+    kind = "a recipe without any image of " if publication.is_recipe else ""
+    about = f"{kind}{publication.splits[0].spec.title} under {publication.terms.license}"
     if dry_run:
         click.echo(f"would publish {about} into {folder}: {', '.join(publication.names)}, SHA256SUMS")
         return

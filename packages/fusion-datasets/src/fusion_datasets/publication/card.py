@@ -161,6 +161,38 @@ Digest of the content: `{data.digest}`. All numbers that define the benchmark: {
 """
 
 
+def recipe_card(data: FusionDataset, *, tool: str) -> str:
+    """The card of a publication that holds no image."""
+    spec, header, source = data.spec, data.header, data.source
+    rows = ", ".join(f"{count:,} {split}" for split, count in header.rows.items())
+    command = header.benchmark.removeprefix("fusion-")
+    return f"""# {spec.title}: a recipe
+
+{summary(data)} It is defined in [FusionVAE](https://arxiv.org/abs/2209.11277) (Duffhauss et al., ECCV 2022).
+
+**There is no image here, nor any part of one**: the terms of the originals forbid passing them on. `recipe.json`
+says how {tool} made the file with {rows} rows (seed {header.seed}, NumPy {header.numpy_version}), from
+`{source["name"]}` with the digest `{source["digest"]}`, and holds a
+digest of every row. With your own copy of the originals it gives the identical file, or names the rows that differ:
+
+```sh
+fusion-datasets build {command} --source ORIGINALS --recipe recipe.json --output {header.benchmark}.h5
+```
+
+Digest of the content: `{data.digest}`.
+
+## Licence
+
+The recipe, being numbers: CC0-1.0. The originals: {header.license}; ask their authors for them.
+
+## Citation
+
+```bibtex
+{BIBTEX}
+```
+"""
+
+
 def _hub_license(name: str) -> str:
     known = {"CC0-1.0", "CC-BY-4.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "MIT", "Apache-2.0"}
     return name.lower() if name in known else "other"

@@ -13,15 +13,17 @@ from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.locking import locked
 from fusion_datasets.preview import save_contact_sheet
 from fusion_datasets.progress import Progress
-from fusion_datasets.publication.card import BIBTEX, card, citation_file, summary
+from fusion_datasets.publication.card import BIBTEX, card, citation_file, recipe_card, summary
 from fusion_datasets.publication.croissant import croissant
 from fusion_datasets.publication.parquet import ROWS_PER_FILE, file_names, write_parquet
-from fusion_datasets.publication.terms import Terms, terms_of
+from fusion_datasets.publication.recipe import recipe_of
+from fusion_datasets.publication.terms import Terms, is_celeba, terms_of
 from fusion_datasets.shards import file_sha256
 from fusion_datasets.store import FusionDataset, replace_durably, write_atomically
 from fusion_datasets.verification import verify
 
 SUMS = "SHA256SUMS"
+RECIPE = "recipe.json"
 
 _VERSION = "1.0.0"  # of what is published; another content is another publication
 
@@ -50,9 +52,14 @@ class Publication:
         return [FusionDataset(self.file, split) for split in first.spec.splits]
 
     @cached_property
+    def is_recipe(self) -> bool:
+        """Whether the images stay here, and only a recipe goes."""
+        return self.license_name is None and is_celeba(self.splits[0].header)
+
+    @cached_property
     def terms(self) -> Terms:
-        """The terms under which the images travel."""
-        return terms_of(self.splits[0].header, self.license_name)
+        """The terms under which what is published travels."""
+        return Terms("CC0-1.0") if self.is_recipe else terms_of(self.splits[0].header, self.license_name)
 
     @property
     def file_name(self) -> str:
@@ -62,6 +69,8 @@ class Publication:
     @property
     def names(self) -> list[str]:
         """Paths of all files but the sums, in the order in which they are made."""
+        if self.is_recipe:
+            return [RECIPE, "CITATION.cff", "README.md"]
         data = [f"data/{name}" for split in self.splits for name in file_names(split)]
         sheets = [f"previews/{split.split}.png" for split in self.splits]
         return [self.file_name, *data, *sheets, "CITATION.cff", "README.md", "croissant.json"]
@@ -93,18 +102,19 @@ def publish(publication: Publication, *, progress: bool = True) -> dict[str, str
         return _published(publication)
     workshop = publication.workshop
     try:
-        for sub in ("data", "previews"):
-            (workshop / sub).mkdir(parents=True, exist_ok=True)
+        for name in publication.names:
+            (workshop / name).parent.mkdir(parents=True, exist_ok=True)
         with locked(workshop):
             kept = {workshop / name for name in (*publication.names, "lock")}
             for torn in {path for path in workshop.rglob("*") if path.is_file()} - kept:
                 torn.unlink()
-            _make(publication, terms, workshop, progress)
+            (_make_recipe if publication.is_recipe else _make)(publication, terms, workshop, progress)
             sums = {name: file_sha256(workshop / name) for name in publication.names}
             lines = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(sums.items()))
             write_atomically(workshop / SUMS, lines.encode())
         check_sums(workshop)
-        verify(workshop / publication.file_name, progress=progress)
+        if not publication.is_recipe:
+            verify(workshop / publication.file_name, progress=progress)
         (workshop / "lock").unlink(missing_ok=True)
         if folder.exists():
             folder.rmdir()
@@ -141,9 +151,20 @@ def check_sums(folder: Path) -> dict[str, str]:
 
 def _published(publication: Publication) -> dict[str, str]:
     sums = check_sums(publication.folder)
-    if sums.get(publication.file_name) != file_sha256(publication.file):
+    if publication.is_recipe:
+        is_same = sums.get(RECIPE) == hashlib.sha256(recipe_of(publication.file)).hexdigest()
+    else:
+        is_same = sums.get(publication.file_name) == file_sha256(publication.file)
+    if not is_same:
         raise FusionDatasetsError(f"{publication.folder} holds another publication; choose another folder")
     return sums
+
+
+def _make_recipe(publication: Publication, terms: Terms, workshop: Path, progress: bool) -> None:
+    data = publication.splits[0]
+    write_atomically(workshop / RECIPE, recipe_of(publication.file))
+    write_atomically(workshop / "CITATION.cff", citation_file(data.spec.title, terms).encode())
+    write_atomically(workshop / "README.md", recipe_card(data, tool=data.header.created_with).encode())
 
 
 def _make(publication: Publication, terms: Terms, workshop: Path, progress: bool) -> None:

@@ -64,7 +64,8 @@ def terms_of(header: FileHeader, stated: str | None = None) -> Terms:
     """
     if is_celeba(header):
         raise FusionDatasetsError(
-            "CelebA's terms forbid passing on any portion of it, so its images are not published, previews included"
+            "CelebA's terms forbid passing on any portion of it, under whatever licence and as previews too: "
+            "only a recipe is published, without flags"
         )
     if header.license in _URLS:
         if stated not in (None, header.license):
