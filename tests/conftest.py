@@ -59,6 +59,26 @@ def mnist_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def tless_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Painted objects, 11 photographs of each target and 3 of the others, laid out as T-LESS's in release v2."""
+    import cv2
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("t-less")
+    for object_id in range(1, 31):
+        images = folder / "train_primesense" / f"{object_id:02d}" / "rgb"
+        images.mkdir(parents=True)
+        for number in range(11 if 19 <= object_id <= 24 else 3):
+            image = np.zeros((400, 400, 3), np.uint8)
+            angle, colour = 30 * number + 12 * object_id, (130 + 4 * object_id, 200 - 3 * object_id, 160 + 8 * number)
+            box = cv2.boxPoints(((200, 200), (60 + 3 * object_id, 110), angle))
+            cv2.fillPoly(image, [np.rint(box).astype(int)], colour, cv2.LINE_AA)
+            cv2.circle(image, (200 + number, 200), 8 + object_id % 7, (60, 60, 60), cv2.FILLED, cv2.LINE_AA)
+            assert cv2.imwrite(str(images / f"{number:04d}.png"), image)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def paper_text() -> str:
     """The whole text of the paper; for tests marked `paper`."""
     path = paper_file()

@@ -89,6 +89,17 @@ def test_an_outline_that_fades_out_is_closed() -> None:
     assert overlap(cut_occluder(np.rint(image * fading).astype(np.uint8)).mask, truth) > 0.98
 
 
+def test_an_open_outline_is_closed_by_what_no_halo_reaches() -> None:
+    image, truth = painted(("box", (120, 120, 280, 280), 180))
+    fading = np.clip((np.arange(SIDE_PX) - 250) / 60, 0, 1)[None, :, None]  # the right side has no edge at all
+    soft = np.where(
+        np.arange(SIDE_PX)[None, :, None] < 250, image, 180 * (1 - fading) * truth.any(axis=1)[:, None, None]
+    )
+    mask = cut_occluder(np.rint(soft).astype(np.uint8)).mask
+    assert mask[122:278, 122:270].all()
+    assert not mask[:, 312:].any()
+
+
 def test_the_crop_is_the_object_and_nothing_else() -> None:
     image = (painted(*PLUG)[0] * np.array([1, 0.8, 0.6])).astype(np.uint8)
     cut = cut_occluder(image)
@@ -171,6 +182,7 @@ def test_crops_fill_the_square_along_their_longer_side(height: int, width: int) 
 def test_edges_do_not_darken_when_scaled(longer_px: int) -> None:
     columns = np.arange(longer_px)
     crop = np.zeros((longer_px, longer_px, 4), np.uint8)
+    crop[..., 1] = 255  # a colour that is never seen
     crop[np.abs(columns[:, None] - columns[None, :]) < longer_px / 4] = (200, 150, 90, 255)
     fitted = fit_crop(crop).astype(int)
     opaque, soft = fitted[..., 3] == 255, (fitted[..., 3] > 8) & (fitted[..., 3] < 255)

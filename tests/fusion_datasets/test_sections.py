@@ -100,6 +100,9 @@ def test_colours_can_be_read_as_grey(tmp_path: Path) -> None:
         assert np.array_equal(one[7].inputs, grey_levels(coloured[7].inputs))  # type: ignore[arg-type]
         assert np.array_equal(one.inputs_beyond(7, 5)[:3], one[7].inputs)  # type: ignore[arg-type]
     assert grey.digest == coloured.digest
+    assert coloured.with_channels(1).shape == grey.shape
+    assert grey.with_channels(3).shape == coloured.shape
+    assert grey.with_channels(1) is grey
     assert list(grey.occluder_blocks()) == []
 
 

@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from fusion_datasets import FusionDataset
+from fusion_datasets.build import execute
+from fusion_datasets.plans import plan_tless
 from fusionvae_model import FusionVAEError
+from fusionvae_model.config import preset_model
 from fusionvae_model.data import TrainingSet, seeded_generator
 
 
@@ -159,3 +162,30 @@ def test_streams_differ_by_purpose_seed_and_index():
     assert len(first) == 18
     again = torch.rand(1, generator=seeded_generator("order", 0, 1))
     assert float(again) in first
+
+
+@pytest.fixture(scope="module")
+def objects_file(tless_folder, tmp_path_factory):
+    """FusionT-LESS of painted objects, 12 training targets and 12 occluders for them."""
+    path = tmp_path_factory.mktemp("objects") / "fusion-tless.h5"
+    return execute(plan_tless(tless_folder, path, limit=12), progress=False)
+
+
+@pytest.mark.parametrize("channels", [None, 1, 3])
+def test_objects_are_laid_over_targets_as_the_model_sees_them(channels, objects_file):
+    data = TrainingSet(objects_file, seed=0, channels=channels)
+    c = channels or 1  # grey, unless the model takes colours
+    assert data.targets.shape == (12, c, 128, 128)
+    assert data.occluders.shape == (12, c + 1, 50, 50)
+    data.check_fits(dataclasses.replace(preset_model("fusion-tless-small"), channels=c))
+    with pytest.raises(FusionVAEError, match="choose the preset"):
+        data.check_fits(preset_model("fusion-celeba-small" if c == 1 else "fusion-tless-small"))
+    batch, again = (data.batch(5, 6, max_inputs=3, num_inputs=3) for _ in range(2))
+    assert batch.target.shape == (6, c, 64, 64)
+    assert batch.inputs.shape == (6, 3, c, 64, 64)
+    for images in batch.target, batch.inputs:
+        assert 0 <= images.min() < images.max() <= 1
+    shown = (batch.inputs == batch.target[:, None]).all(2).float().mean()
+    assert 0.1 < shown < 0.9
+    assert torch.equal(batch.inputs, again.inputs)
+    assert not torch.equal(batch.target, data.batch(6, 6, max_inputs=3, num_inputs=3).target)

@@ -170,7 +170,7 @@ def training_images(data: FusionDataset) -> Tensor:
     if "train" not in data.splits:
         raise DataError(f"{data.path} holds no training images, which the trivial baselines are made of")
     height, width, channels = data.shape
-    with FusionDataset(data.path, "train") as train:
+    with FusionDataset(data.path, "train", grey=data.grey) as train:
         count = min(len(train), _MOST_TRAINING_PIXELS // (height * width * channels))
         blocks = [_at_size(train.read(at, min(at + 1024, count)).target, height) for at in range(0, count, 1024)]
     return torch.cat(blocks)

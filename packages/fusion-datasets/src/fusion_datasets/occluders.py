@@ -83,7 +83,7 @@ def cut_occluder(image: NDArray[np.uint8]) -> OccluderCut:
             f"got an image of {image.dtype} {list(image.shape)}; expected uint8 [h, w, 3] in RGB, or grey"
         )
     colours = np.broadcast_to(image.reshape(*image.shape[:2], -1), (*image.shape[:2], 3))
-    level = colours.max(axis=2)
+    level = np.maximum(np.maximum(colours[..., 0], colours[..., 1]), colours[..., 2])  # max(axis=2) is far slower
     mask = np.zeros_like(level)
     window = _lit_window(level)
     region = _region(level[window], _LOW)

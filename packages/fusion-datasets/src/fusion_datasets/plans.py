@@ -8,6 +8,7 @@ from fusion_datasets.sources import Recipe, Source
 from fusion_datasets.sources.celeba import CelebaSource
 from fusion_datasets.sources.folder import FolderSource, folder_spec
 from fusion_datasets.sources.standin import StandInCelebA
+from fusion_datasets.sources.tless import TlessSource
 from fusion_datasets.spec import BENCHMARKS
 
 STAND_IN_FACES: Final = 1200
@@ -44,6 +45,39 @@ def plan_celeba(
     origin: Source | Recipe
     origin = stand_in_celeba(stand_in_count, seed, limit) if source == "stand-in" else CelebaSource(Path(source))
     return BuildPlan(BENCHMARKS["fusion-celeba"], origin, Path(output), seed, limit, skip_bad)
+
+
+def plan_tless(
+    source: Path | Literal["stand-in"],
+    output: Path,
+    *,
+    seed: int = 0,
+    limit: int | None = None,
+    skip_bad: bool = False,
+    views: int | None = None,
+    models: Path | None = None,
+) -> BuildPlan:
+    """Plan FusionT-LESS (Sec. 5.1).
+
+    Arguments:
+        source: T-LESS's Primesense training images in either layout, zipped or not (see `TlessSource`), or `"stand-in"`
+            for rendered views.
+        output: The file to make.
+        seed: Seed of the frozen inputs and of the stand-in, ≥ 0.
+        limit: Most photographs per split, and per set of occluders, or None for all.
+        skip_bad: Leave out photographs that are missing or broken instead of stopping.
+        views: Views of each object of the stand-in, ≥ 10; None for as many as it has by default.
+        models: Folder of CAD models to render; None renders built-in solids.
+    """
+    origin: Source | Recipe
+    if source == "stand-in":
+        from fusion_datasets.sources.object_views import StandInTless  # compiles: not for those who do without it
+        from fusion_datasets.sources.rendered_tless import RenderedTless
+
+        origin = RenderedTless(StandInTless(models, views, seed))
+    else:
+        origin = TlessSource(Path(source))
+    return BuildPlan(BENCHMARKS["fusion-tless"], origin, Path(output), seed, limit, skip_bad)
 
 
 def plan_folder(

@@ -81,7 +81,7 @@ class FusionDataset:
         path: A file made by `fusion-datasets build`.
         split: One of its splits, or None for the one that its benchmark is evaluated on. `train` has targets only:
             its `inputs` and `masks` are None.
-        grey: Turn the colours of targets and inputs to grey, as many a model sees them.
+        grey: Turn the colours of targets and inputs to grey; None does as the benchmark is usually seen.
 
     Raises:
         FusionDatasetsError: If the file is missing, damaged, foreign, or lacks the split.
@@ -91,14 +91,15 @@ class FusionDataset:
         ...     example = data[0]
     """
 
-    def __init__(self, path: str | os.PathLike[str], split: Split | None = None, *, grey: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], split: Split | None = None, *, grey: bool | None = False) -> None:
         self.path: Final = Path(path)
         self._file: h5py.File | None = None
         self._owner = 0
         with opened(self.path) as file:
             self.header: Final[FileHeader] = validate(file)
         self.split: Final[Split] = split or self.header.spec.default_split
-        self.grey: Final = grey and self.header.spec.channels > 1
+        spec = self.header.spec
+        self.grey: Final[bool] = (spec.grey if grey is None else grey) and spec.channels > 1
         if self.split not in self.header.rows:
             raise FusionDatasetsError(f"{self.path} has no split {self.split!r}; it has {', '.join(self.header.rows)}")
 
@@ -158,6 +159,11 @@ class FusionDataset:
         """Yield the occluders in blocks of bounded size, uint8 `[n, p, p, 4]`; none where there are none."""
         if self.header.occluders:
             yield from (rgba for _, rgba in blocks(self._open()[f"{occluder_section(self.split)}/rgba"]))
+
+    def with_channels(self, channels: int) -> "FusionDataset":
+        """This split as a model of so many channels sees it: one turns colours to grey."""
+        grey = channels == 1
+        return self if grey == self.grey or self.spec.channels == 1 else FusionDataset(self.path, self.split, grey=grey)
 
     def __len__(self) -> int:
         return self.header.rows[self.split]

@@ -50,9 +50,7 @@ class TrainingSet:
         self, path: str | Path, *, device: torch.device | str = "cpu", seed: int, channels: int | None = None
     ) -> None:
         try:
-            with FusionDataset(path, split="train") as stored:
-                grey = stored.spec.grey if channels is None else channels == 1
-            with FusionDataset(path, split="train", grey=grey) as data:
+            with FusionDataset(path, split="train", grey=None if channels is None else channels == 1) as data:
                 parts = [data.read(at, min(at + ROWS_AT_ONCE, len(data))) for at in range(0, len(data), ROWS_AT_ONCE)]
                 targets = torch.from_numpy(np.concatenate([part.target for part in parts]))
                 pool = list(data.occluder_blocks())

@@ -16,7 +16,7 @@ from fusionvae_bench import comparison
 from fusionvae_bench.atomic import write_atomically
 from fusionvae_bench.cli.failures import stated_failures
 from fusionvae_bench.errors import ResultError
-from fusionvae_bench.evaluate import Request, check_request, weights_digest
+from fusionvae_bench.evaluate import Request, check_request, model_config, weights_digest
 from fusionvae_bench.processes import device_of
 from fusionvae_bench.records import to_csv, to_eval_results, to_json
 from fusionvae_bench.rendering import to_latex_document
@@ -147,7 +147,8 @@ def _page(
         digest = weights_digest(model)
         featured = next((r for r in results if r.weights_digest == digest), None)
         if data_path:
-            with FusionDataset(data_path, split) as data:
+            with FusionDataset(data_path, split, grey=None) as stored:
+                data = stored.with_channels(model_config(model).get("channels", stored.shape[-1]))
                 check_request(model, data, Request())
                 gallery = make_gallery(model, data, seed=seed, device=device)
     return html_report(results, gallery=gallery, history=history, featured=featured, numbers=numbers)

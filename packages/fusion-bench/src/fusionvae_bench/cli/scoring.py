@@ -15,7 +15,15 @@ import torch
 from fusion_datasets import FusionDataset
 from fusionvae_bench.cli.failures import stated_failures
 from fusionvae_bench.errors import ResultError
-from fusionvae_bench.evaluate import Metrics, Request, check_request, evaluate, fingerprint, score_tiles
+from fusionvae_bench.evaluate import (
+    Metrics,
+    Request,
+    check_request,
+    evaluate,
+    fingerprint,
+    model_config,
+    score_tiles,
+)
 from fusionvae_bench.paper import NUM_SAMPLES
 from fusionvae_bench.per_image import per_image_path, write_per_image
 from fusionvae_bench.processes import device_of, score_in_processes, share_of
@@ -102,7 +110,7 @@ def run(
     if share.count > 1 and (workers > 1 or force):
         raise click.UsageError("under torchrun, --workers and --force are not for use: its processes share the images")
     partial = output.with_name(f"{output.name}.partial")
-    with FusionDataset(data_path, split) as data:
+    with FusionDataset(data_path, split, grey=None) as data:
         request = Request(
             num_samples=num_samples or NUM_SAMPLES.get(data.benchmark, 100),
             limit=limit,
@@ -112,6 +120,7 @@ def run(
         )
         keep_freed_memory()
         model = load_model(weights, data, where)
+        data = data.with_channels(model_config(model).get("channels", data.shape[-1]))
         check_request(model, data, request)
         identity = fingerprint(model, data, request, where)
         earlier = None if force else _earlier(output, identity, request, data)

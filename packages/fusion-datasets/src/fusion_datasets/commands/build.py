@@ -12,11 +12,12 @@ import click
 from fusion_datasets.build import STAND_IN_COUNT, BuildPlan, execute, is_built, plan_mnist
 from fusion_datasets.commands.options import COUNT, DATA_ROOT, DOWNLOAD, FILE, SEED, STAND_IN
 from fusion_datasets.errors import FusionDatasetsError
-from fusion_datasets.plans import STAND_IN_FACES, plan_celeba, plan_folder
+from fusion_datasets.plans import STAND_IN_FACES, plan_celeba, plan_folder, plan_tless
 from fusion_datasets.publication.recipe import read_recipe
 from fusion_datasets.sources.download import RemoteFile
 from fusion_datasets.sources.folder import MAX_SIZE, MIN_SIZE
 from fusion_datasets.sources.originals import fetch, originals, originals_folder
+from fusion_datasets.store import FusionDataset
 
 PATH = click.Path(path_type=Path, exists=True)
 
@@ -58,7 +59,7 @@ class Execution:
                 "originals with the published ones, and the versions of NumPy and of the decoder with the recipe's"
             )
         same = ", as the recipe says in every row" * (recipe is not None)
-        click.echo(f"{plan.output}: {'already built' if reused else 'built'}, {_contents(plan)}{same}")
+        click.echo(f"{plan.output}: {'already built' if reused else 'built'}, {_contents(plan)}{same}{_left_out(plan)}")
 
 
 def execution_options(default_workers: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -147,6 +148,30 @@ def build_celeba_command(source: str, data_root: Path | None, execution: Executi
         execution.carry_out(plan_celeba(origin, **settings))
 
 
+@build.command("tless")
+@click.option(
+    "--source",
+    default=STAND_IN,
+    show_default=True,
+    help="Folder or zip with T-LESS's Primesense training images, as train_primesense/05/rgb/0123.png or "
+    "train_primesense/000005/rgb/000123.png; or folder with the zips of release v2; 'download' to fetch them, or "
+    "'stand-in' for rendered views.",
+)
+@DATA_ROOT
+@click.option("--views", type=click.IntRange(min=10), help="Of the stand-in: views of each object.")
+@click.option(
+    "--models", type=PATH, help="Of the stand-in: folder of CAD models to render, instead of built-in solids."
+)
+@SKIP_BAD
+@execution_options(default_workers=usable_cores())
+def build_tless_command(source: str, data_root: Path | None, execution: Execution, **settings: Any) -> None:
+    """Build FusionT-LESS. An identical build is reused, an interrupted one continued."""
+    if source != STAND_IN and (settings["views"] or settings["models"]):
+        raise click.UsageError("--views and --models are for --source stand-in")
+    if origin := _origin("tless", source, data_root, execution):
+        execution.carry_out(plan_tless(origin, **settings))
+
+
 @build.command("folder")
 @click.option("--source", type=PATH, required=True, help="Folder or zip of pictures; sub-folders become labels.")
 @click.option("--size", type=click.IntRange(MIN_SIZE, MAX_SIZE), default=64, show_default=True, help="Side in pixels.")
@@ -203,3 +228,9 @@ def _contents(plan: BuildPlan) -> str:
     *most, last = (f"{count} {split} rows" for split, count in plan.rows.items())
     rows = f"{', '.join(most)} and {last}"
     return f"{plan.spec.title} from {plan.source.description['name']}, {rows}, seed {plan.seed}"
+
+
+def _left_out(plan: BuildPlan) -> str:
+    with FusionDataset(plan.output) as data:
+        counts = {section: len(flaws) for section, flaws in data.header.omitted.items()}
+    return "".join(f"; {count} of {plan.originals[section]} {section} left out" for section, count in counts.items())

@@ -47,6 +47,16 @@ def info(file: Path, as_json: bool) -> None:
     lines = {
         "benchmark": f"{header.spec.title}, {h}×{w}×{c}",
         "rows": ", ".join(f"{count} {split}" for split, count in header.rows.items()),
+        **(
+            {"occluders": ", ".join(f"{n} for {split}" for split, n in header.occluders.items())}
+            if header.occluders
+            else {}
+        ),
+        **(
+            {"left out": ", ".join(f"{len(some)} {name}" for name, some in header.omitted.items())}
+            if header.omitted
+            else {}
+        ),
         "inputs": f"{header.spec.max_inputs} per evaluation row: {header.spec.law}"
         + f", noise of standard deviation {header.spec.noise_std}" * bool(header.spec.noise_std),
         "source": f"{source['name']}, {source['layout']}, {source['digest'][:12]}…",
