@@ -179,6 +179,16 @@ def test_other_settings_are_refused_by_name(changes, named, quick_train, finishe
     assert "ask for the same ones" in str(caught.value)
 
 
+def test_run_from_before_a_setting_existed_goes_on_with_its_default(quick_train, run_copy):
+    path = run_copy / "run.json"
+    stored = json.loads(path.read_text())
+    del stored["compile"], stored["train"]["ema"], stored["model"]["posterior"]
+    path.write_text(json.dumps(stored))
+    assert quick_train(run_copy, resume=True)["steps"] == 8
+    with pytest.raises(FusionVAEError, match=r"train\.ema: 0\.0 there, 0\.9 asked for"):
+        quick_train(run_copy, resume=True, overrides=["ema=0.9"])
+
+
 def test_other_data_are_refused_by_digest(quick_train, finished_run, tmp_path):
     from fusion_datasets.build import build_mnist
 

@@ -68,6 +68,9 @@ def stored_total_steps(output: Path, wanted: Run, *, resume: bool) -> int | None
     if not resume:
         raise FusionVAEError(f"{output} already holds a training run; continue it with --resume or choose another")
     asked, stored = wanted.to_dict(), read_json(path)
+    for part, kind in ((stored, Run), (stored.get("model"), ModelConfig), (stored.get("train"), TrainConfig)):
+        if isinstance(part, dict):
+            _fill_defaults(part, kind)
     total_steps = stored.get("total_steps")
     if not isinstance(total_steps, int) or total_steps < 1:
         raise FusionVAEError(f"{path} has total_steps {total_steps!r}; expected at least 1: choose another --output")
@@ -80,6 +83,13 @@ def stored_total_steps(output: Path, wanted: Run, *, resume: bool) -> int | None
             "or choose another --output"
         )
     return total_steps
+
+
+def _fill_defaults(stored: dict[str, Any], kind: type) -> None:
+    """Add the settings that a run from before they existed could not state; their defaults are what it did."""
+    for field in dataclasses.fields(kind):
+        if field.default is not dataclasses.MISSING:
+            stored.setdefault(field.name, json.loads(json.dumps(field.default)))
 
 
 def _differences(stored: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
