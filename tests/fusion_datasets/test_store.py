@@ -201,6 +201,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "source": (set_attribute("source", "[1]"), "attribute source is no JSON object"),
     "digests": (set_attribute("content_sha256", "{"), "attribute content_sha256 is no JSON object"),
     "spec": (set_attribute("spec", "{}"), "spec cannot be read"),
+    "splits": (
+        set_attribute("spec", BENCHMARKS["fusion-mnist"].to_json().replace('["train", "test"]', "7")),
+        "splits 7",
+    ),
+    "omitted": (set_attribute("source", '{"omitted": 7}'), "omitted is no table of lists"),
     "no license": (change_file(lambda file: file.attrs.__delitem__("license")), "attribute license is None"),
     "no split": (change_file(lambda file: file.__delitem__("test")), "lacks /test/target"),
     "no inputs": (change_file(lambda file: file.__delitem__("test/inputs")), "lacks /test/inputs"),

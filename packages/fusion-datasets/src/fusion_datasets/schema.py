@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from fusion_datasets.errors import FusionDatasetsError
-from fusion_datasets.spec import BenchmarkSpec, ObjectLaw
+from fusion_datasets.spec import SPLITS, BenchmarkSpec, ObjectLaw
 
 FORMAT: Final = "fusion-datasets"
 FORMAT_VERSION: Final = 1
@@ -207,6 +207,11 @@ def _read_attributes(file: h5py.File) -> FileHeader:
         if not isinstance(values[name], dict):
             raise FusionDatasetsError(f"{file.filename}: attribute {name} is no JSON object; rebuild it")
     spec = BenchmarkSpec.from_json(values["spec"])
+    if not isinstance(spec.splits, tuple) or not set(spec.splits) <= set(SPLITS):
+        raise FusionDatasetsError(f"{file.filename} names the splits {spec.splits!r}; expected some of {SPLITS}")
+    omitted = values["source"].get("omitted", {})
+    if not isinstance(omitted, dict) or not all(isinstance(flaws, list) for flaws in omitted.values()):
+        raise FusionDatasetsError(f"{file.filename}: what it omitted is no table of lists; rebuild it")
     return FileHeader(
         benchmark=values["benchmark"],
         spec=spec,
