@@ -49,7 +49,7 @@ class Pauses(list[float]):
 def get(folder: Path, file: RemoteFile, pauses: Pauses | None = None, **settings: Any) -> bytes:
     downloader = (Pauses() if pauses is None else pauses).downloader(**settings)
     path = downloader.fetch(file, folder, page="https://example.org/a", progress=False)
-    assert [found.name for found in folder.iterdir()] == ["a.zip"]
+    assert {found.name for found in folder.iterdir()} - {"a.zip.sha256"} == {"a.zip"}
     return path.read_bytes()
 
 
@@ -199,6 +199,28 @@ def test_without_a_size_there_is_a_limit(server: BadServer, tmp_path: Path, monk
     assert "sent a file that starts with the bytes 68 65 6c 6c; expected a zip file" in refusal(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    ("stated", "said"), [(CONTENT, "as others state it"), (OTHER, "others state 3"), (b"", "known")]
+)
+def test_an_unconfirmed_checksum_warns_and_is_recorded(
+    server: BadServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], stated: bytes, said: str
+) -> None:
+    sha256, claimed = (hashlib.sha256(content).hexdigest() for content in (CONTENT, stated))
+    file = remote(server.at("/a", whole(CONTENT)), sha256=claimed if stated else None, confirmed=False)
+    assert get(tmp_path, file) == CONTENT
+    warning = capsys.readouterr().err
+    assert sha256 in warning
+    assert said.replace("state 3", f"state {claimed}") in warning
+    assert (tmp_path / "a.zip.sha256").read_text() == f"{sha256}  a.zip\n"
+    assert get(tmp_path, file) == CONTENT
+    assert not capsys.readouterr().err
+    (tmp_path / "a.zip").write_bytes(OTHER)
+    with pytest.raises(FusionDatasetsError, match=f"when it was fetched, it had {sha256}; move it away"):
+        get(tmp_path, file)
+    (tmp_path / "a.zip").unlink()
+    assert "offers 400004 bytes; expected 7" in refusal(tmp_path, remote(*file.urls, size=7, confirmed=False))
+
+
 def test_what_lies_there_is_never_replaced(server: BadServer, tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"my thesis")
     with pytest.raises(FusionDatasetsError, match=r"a.zip has 9 bytes; expected 400004; move it away"):
@@ -242,7 +264,7 @@ def test_the_table_of_originals() -> None:
         for file in originals.originals(name).files:
             assert file.urls
             assert all(url.startswith("http") and "{" not in url for url in file.urls)
-            assert file.has_checksum or name == "tless-v2"
+            assert file.has_checksum == (name in ("mnist", "celeba"))
     with pytest.raises(FusionDatasetsError, match="expected one of mnist, celeba, tless"):
         originals.originals("imagenet")
 

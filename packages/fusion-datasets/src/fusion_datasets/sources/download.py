@@ -66,6 +66,7 @@ class RemoteFile:
         size: Its length in bytes, or None if that is not known.
         sha256: Its SHA-256, or None if that is not known.
         md5: Its MD5, for files of which no more is known.
+        confirmed: Whether these checksums are trusted; one that is not makes a warning of a difference, not a refusal.
     """
 
     name: str
@@ -74,18 +75,20 @@ class RemoteFile:
     size: int | None = None
     sha256: str | None = None
     md5: str | None = None
+    confirmed: bool = True
 
     @property
     def has_checksum(self) -> bool:
         """Whether a wrong file would be noticed for certain."""
-        return bool(self.sha256 or self.md5)
+        return self.confirmed and bool(self.sha256 or self.md5)
 
     def mismatch(self, path: Path) -> str | None:
         """Say how a file on disk differs from this one, or None if it does not, as far as is known."""
         size = path.stat().st_size
         if self.size is not None and size != self.size:
             return f"has {size} bytes; expected {self.size}"
-        for name, expected in (("sha256", self.sha256), ("md5", self.md5)):
+        trusted = (self.sha256, self.md5) if self.confirmed else (None, None)
+        for name, expected in zip(("sha256", "md5"), trusted, strict=True):
             if expected and (got := _checksum(path, name)) != expected:
                 return f"has the {name.upper()} {got}; expected {expected}"
         with path.open("rb") as file:
@@ -118,8 +121,8 @@ class Downloader:
     def fetch(self, file: RemoteFile, folder: Path, *, page: str, progress: bool = True) -> Path:
         """See that a file lies in a folder, whole and verified.
 
-        What was received before a cut lies beside it as `NAME.part`, and is continued from. Where no checksum is known,
-        that is said on stderr together with the checksum that was found.
+        What was received before a cut lies beside it as `NAME.part`, and is continued from. Where no confirmed checksum
+        is known, that is said on stderr, and the SHA-256 that was found is recorded beside the file as `NAME.sha256`.
 
         Arguments:
             file: What to fetch.
@@ -135,7 +138,7 @@ class Downloader:
         """
         final = folder / file.name
         if final.exists():
-            if difference := file.mismatch(final):
+            if difference := file.mismatch(final) or (None if file.has_checksum else _changed_since(final)):
                 raise FusionDatasetsError(f"{final} {difference}; move it away to have it fetched again")
             return final
         reasons = []
@@ -146,10 +149,7 @@ class Downloader:
                 reasons.append(f"{urlsplit(url).netloc} {error}")
             else:
                 if not file.has_checksum:
-                    sys.stderr.write(
-                        f"{file.name}: no checksum of it is known, so size and kind alone were compared; "
-                        f"its SHA-256 is {_checksum(final, 'sha256')}\n"
-                    )
+                    _record(file, final)
                 return final
         raise FusionDatasetsError(
             f"{file.name} could not be fetched ({'; '.join(reasons) or 'no address is known'}); get it by hand from "
@@ -320,6 +320,31 @@ class _Part:
                 validator: str = note["validator"]
                 return validator
         return None
+
+
+def _record_of(final: Path) -> Path:
+    return final.with_name(f"{final.name}.sha256")
+
+
+def _record(file: RemoteFile, final: Path) -> None:
+    """Note the SHA-256 of a file that no confirmed checksum vouches for, and say so."""
+    got = _checksum(final, "sha256")
+    write_atomically(_record_of(final), f"{got}  {final.name}\n".encode())
+    if file.sha256 == got:
+        said = f"its SHA-256 is {got}, as others state it; its publisher confirms none"
+    elif file.sha256:
+        said = f"its SHA-256 is {got}; others state {file.sha256}, which its publisher does not confirm"
+    else:
+        said = f"no checksum of it is known, so size and kind alone were compared; its SHA-256 is {got}"
+    sys.stderr.write(f"{file.name}: {said}\n")
+
+
+def _changed_since(final: Path) -> str | None:
+    """Say how a file differs from what was recorded when it came, or None."""
+    with contextlib.suppress(FileNotFoundError, IndexError):
+        expected, got = _record_of(final).read_text(encoding="utf-8").split(maxsplit=1)[0], _checksum(final, "sha256")
+        return None if got == expected else f"has the SHA-256 {got}; when it was fetched, it had {expected}"
+    return None
 
 
 def _unwritable(path: Path, error: OSError) -> FusionDatasetsError:

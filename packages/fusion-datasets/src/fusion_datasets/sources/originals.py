@@ -64,6 +64,7 @@ def _expanded(entry: dict[str, Any], mirrors: list[str]) -> list[RemoteFile]:
             size=entry.get("size"),
             sha256=entry.get("sha256"),
             md5=entry.get("md5"),
+            confirmed=entry.get("confirmed", True),
         )
         for name in names
     ]
