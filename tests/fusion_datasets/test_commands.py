@@ -103,6 +103,17 @@ def test_preview_shows_inputs_and_target(benchmark_file: Path, tmp_path: Path, s
     assert any(np.array_equal(windows[y, x], tile) for y, x in np.argwhere(windows[..., 48, 48] == tile[48, 48]))
 
 
+def test_preview_shows_what_is_hidden(benchmark_file: Path) -> None:
+    data = FusionDataset(benchmark_file)
+    plain, both = (np.asarray(contact_sheet(data, rows=1, show=show)) for show in ("inputs", "masks"))
+    assert np.array_equal(both[40 : plain.shape[0] - 20, : plain.shape[1]], plain[40:-20])
+    masks = data[0].masks
+    assert masks is not None
+    hidden = (both == (222, 142, 56)).all(axis=-1)
+    below = hidden[hidden.any(axis=1)][:, hidden.any(axis=0)].sum() / 9  # a pixel is 3×3 points
+    assert below == sum((~mask).sum() for mask in (*masks, masks.any(axis=0)))
+
+
 def test_preview_draws_other_examples_from_a_seed(benchmark_file: Path) -> None:
     data = FusionDataset(benchmark_file)
     first, one, again, two = (contact_sheet(data, rows=4, seed=seed).tobytes() for seed in (None, 1, 1, 2))
@@ -123,6 +134,7 @@ def test_preview_draws_other_examples_from_a_seed(benchmark_file: Path) -> None:
         ("info",),
         ("preview", "a.h5"),
         ("preview", "a.h5", "-o", "b.png", "--split", "dev"),
+        ("preview", "a.h5", "-o", "b.png", "--show", "all"),
         ("nonsense",),
     ],
 )
@@ -145,6 +157,7 @@ def test_stated_failures_are_one_sentence_and_exit_1(benchmark_file: Path, tmp_p
         ("verify", benchmark_file, "--source", tmp_path / "empty"),
         ("preview", text, "-o", tmp_path / "sheet.png"),
         ("preview", benchmark_file, "-o", tmp_path / "sheet.png", "--split", "valid"),
+        ("preview", benchmark_file, "-o", tmp_path / "sheet.png", "--show", "occluders"),
         ("preview", benchmark_file, "-o", tmp_path / "no" / "folder.png"),
         ("build", "mnist", "--source", tmp_path / "empty", "--output", tmp_path / "a.h5"),
         ("build", "mnist", "--source", tmp_path / "nowhere", "--output", tmp_path / "a.h5", "--dry-run"),

@@ -17,7 +17,7 @@ from fusion_datasets import FusionDataset, FusionDatasetsError
 from fusion_datasets.build import execute
 from fusion_datasets.cli import main
 from fusion_datasets.plans import plan_tless
-from fusion_datasets.preview import contact_sheet
+from fusion_datasets.preview import SHOWN, contact_sheet
 from fusion_datasets.sources.opening import open_source
 from fusion_datasets.sources.tless import OCCLUDER_OBJECTS, TARGET_OBJECTS, TlessSource
 from fusion_datasets.verification import verify
@@ -149,7 +149,26 @@ def test_a_build_is_whole_and_verified_against_its_source(tless_folder: Path, bu
     assert np.array_equal(test.inputs_beyond(2, 5)[:3], test[2].inputs)  # type: ignore[arg-type]
     assert {example.label for example in test} == set(TARGET_OBJECTS)
     verify(built, open_source(test.header, tless_folder), progress=False)
-    contact_sheet(train, rows=3)
+
+
+def test_sheets_show_masks_and_occluders(built: Path, tmp_path: Path) -> None:
+    train = FusionDataset(built, "train")
+    inputs, masks, occluders = (contact_sheet(train, rows=3, show=show) for show in SHOWN)
+    assert masks.height - inputs.height > 250  # two lines of 128 more
+    pool = train.occluders
+    assert pool is not None
+    assert pool.shape == (36, 100, 100, 4)  # type: ignore[attr-defined]
+    tiles = np.asarray(occluders)[64:-20, 20:-20]
+    assert tiles.shape == (3 * 100 - 4, 12 * 100 - 4, 3)
+    for place in (0, 13, 35):
+        line, column = divmod(place, 12)
+        tile = tiles[100 * line :, 100 * column :][:96, :96]
+        assert np.abs(tile[48, 48].astype(int) - pool[place][50, 50, :3]).max() < 12
+        assert (tile == (72, 84, 102)).all(axis=-1).any()  # transparent: the paper below shows
+    for split in ("train", "test"):
+        arguments = ["preview", str(built), "-o", str(tmp_path / "a.pdf"), "--split", split, "--show", "occluders"]
+        assert CliRunner().invoke(main, arguments).exit_code == 0
+        assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_content_does_not_depend_on_workers_or_layout(tless_folder: Path, built: Path, tmp_path: Path) -> None:

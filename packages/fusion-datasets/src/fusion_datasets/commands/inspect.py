@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from fusion_datasets.commands.options import COUNT, FILE, SEED, STAND_IN
-from fusion_datasets.preview import save_contact_sheet
+from fusion_datasets.preview import SHOWN, Show, save_contact_sheet
 from fusion_datasets.sources.opening import open_source, recipe_of
 from fusion_datasets.spec import SPLITS, Split
 from fusion_datasets.store import FusionDataset
@@ -100,10 +100,17 @@ def verify_command(
 @click.argument("file", type=FILE)
 @click.option("-o", "--output", type=FILE, required=True, help="The PNG or PDF to write.")
 @click.option("--split", type=click.Choice(SPLITS), help="Split to show; by default the one that is evaluated.")
-@click.option("--rows", type=COUNT, default=12, show_default=True, help="How many examples.")
+@click.option("--rows", type=COUNT, default=12, show_default=True, help="How many examples, or lines of occluders.")
 @click.option("--seed", type=SEED, help="Draw the examples at random instead of taking the first.")
-def preview(file: Path, output: Path, split: Split | None, rows: int, seed: int | None) -> None:
-    """Draw a contact sheet of targets and their inputs."""
+@click.option(
+    "--show",
+    type=click.Choice(SHOWN),
+    default=SHOWN[0],
+    show_default=True,
+    help="Targets with their inputs; these and what they show of the target; or the occluders.",
+)
+def preview(file: Path, output: Path, split: Split | None, rows: int, seed: int | None, show: Show) -> None:
+    """Draw a contact sheet of targets and their inputs, of what is visible, or of the occluders."""
     with FusionDataset(file, split=split) as data:
-        save_contact_sheet(data, output, rows=rows, seed=seed)
+        save_contact_sheet(data, output, rows=rows, seed=seed, show=show)
     click.echo(output)
