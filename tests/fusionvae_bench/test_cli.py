@@ -169,7 +169,15 @@ def test_the_page_stands_alone(place, tmp_path):
     assert all(link.startswith("data:image/png;base64") for link in links)
     assert "<script" not in text
     assert "@import" not in text
-    for phrase in ("Stand-in images.", "What each further input brings", "How it learnt", "Pareto", "Data digest"):
+    for phrase in (
+        "Stand-in images.",
+        "What each further input brings",
+        "Learning curves",
+        "Side by side",
+        "Does it know when it errs?",
+        "Pareto",
+        "Data digest",
+    ):
         assert phrase in text
     hypotheses = re.findall(r"alt=\"hypothesis", text)
     assert len(hypotheses) == 3 * 4 * 5

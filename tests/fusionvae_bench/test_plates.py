@@ -1,4 +1,6 @@
+import base64
 import io
+import re
 
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ from PIL import Image
 from stand_ins import MemoryData, Toy
 
 from fusionvae_bench import evaluate
-from fusionvae_bench.plates import write_plates
+from fusionvae_bench.figures import svg
+from fusionvae_bench.plates import draw_plates, learning_curves, write_plates
 from fusionvae_bench.report import History
 from fusionvae_bench.trivial import VisibleMerge
 
@@ -22,7 +25,8 @@ def test_every_figure_is_drawn_as_png_and_pdf_and_repeats(results, tmp_path):
     steps = np.arange(1, 50.0)
     histories = {"FusionVAE": History(steps, 80 + 300 / steps, np.ones(49), steps)}
     first, again = (
-        write_plates(tmp_path / name, results, models, histories, MemoryData(), seed=3) for name in ("a", "b")
+        write_plates(tmp_path / name, draw_plates(results, models, histories, MemoryData(), seed=3))
+        for name in ("a", "b")
     )
     names = {"predictions", "reconstructions", "scores-by-inputs", "visible-and-hidden", "calibration"}
     assert {path.stem for path in first} == names | {"learning-curves"}
@@ -35,7 +39,47 @@ def test_every_figure_is_drawn_as_png_and_pdf_and_repeats(results, tmp_path):
             assert one.read_bytes().startswith(b"%PDF")
 
 
-def test_without_models_and_data_the_results_are_drawn(results, tmp_path):
-    drawn = {path.stem for path in write_plates(tmp_path, results, {}, {}, None)}
-    assert drawn == {"scores-by-inputs", "visible-and-hidden", "calibration"}
-    assert write_plates(tmp_path, [], {}, {}, None) == []
+def test_without_models_and_data_the_results_are_drawn(results):
+    assert set(draw_plates(results, {}, {}, None)) == {"scores-by-inputs", "visible-and-hidden", "calibration"}
+    assert draw_plates([], {}, {}, None) == {}
+
+
+def test_plates_repeat_on_the_page_and_take_its_colours(results):
+    steps = np.arange(1, 50.0)
+    history = History(steps / 10, 80 + 300 / steps, np.minimum(1, steps / 15), steps)
+
+    def draw() -> dict[str, str]:
+        plates = draw_plates(results, {"FusionVAE": Toy()}, {"FusionVAE": history}, MemoryData())
+        return {name: svg(figure, name) for name, figure in plates.items()}
+
+    first = draw()
+    assert first == draw()
+    ids = [found for text in first.values() for found in re.findall(r'\bid="([^"]+)"', text)]
+    assert len(ids) == len(set(ids))
+    for text in first.values():
+        assert text.startswith("<svg viewBox")
+        assert "var(--ink)" in text
+        assert "#101010" not in text
+        referred = set(re.findall(r'(?:url\(|href=")#([^")]+)', text))
+        assert referred <= set(re.findall(r'\bid="([^"]+)"', text))
+    assert "β &lt; 1" in first["learning-curves"]
+    assert f"entropy of the grey values, {results[0].entropy_floor_nats:.1f}" in first["learning-curves"]
+
+
+def test_pictures_reach_the_page_pixel_by_pixel():
+    plate = svg(draw_plates([], {"FusionVAE": Toy()}, {}, MemoryData())["predictions"], "predictions")
+    (picture,) = re.findall(r"data:image/png;base64,([^\"]+)", plate)
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))))
+    target = MemoryData().target[0, ..., 0]
+    left = 3 * (6 + 2) - 2 + 10  # three inputs of 6 pixels, gaps of 2, a wide one of 10
+    np.testing.assert_array_equal(pixels[:6, left : left + 6, 0], target)
+    assert (pixels[:6, 6:8, 3] == 0).all()
+
+
+def test_several_learning_curves_share_one_plate():
+    steps = np.arange(1, 50.0)
+    histories = {name: History(steps, 80 + 300 / steps, np.ones(49), steps) for name in ("FCN", "CVAE")}
+    text = svg(learning_curves(histories), "learning-curves")
+    assert "FCN" in text
+    assert "CVAE" in text
+    assert "β" not in text

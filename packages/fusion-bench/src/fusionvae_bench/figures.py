@@ -5,13 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -78,93 +75,6 @@ def mosaic(images: NDArray[np.floating], columns: int) -> NDArray[np.floating]:
     return grid.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A line over the numbers of inputs.
-
-    Attributes:
-        label: written beside its last point.
-        x: numbers of inputs.
-        y: values.
-        error: standard errors, if known.
-        is_reference: drawn quietly, dashed and hollow.
-    """
-
-    label: str
-    x: Sequence[float]
-    y: Sequence[float]
-    error: Sequence[float] | None = None
-    is_reference: bool = False
-
-
-def inputs_chart(panels: Sequence[tuple[str, Sequence[Curve]]]) -> str:
-    """Draw scores over the number of inputs, a panel per metric, as SVG."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 3.0), layout="constrained")
-        for axes, (title, curves) in zip(np.ravel(figure.subplots(1, len(panels), squeeze=False)), panels, strict=True):
-            axes.set_title(title, loc="left", fontsize=11)
-            axes.set_xlabel("number of inputs k")
-            for curve in curves:
-                _draw(axes, curve)
-            axes.set_xticks(sorted({x for curve in curves for x in curve.x}))
-            axes.margins(x=0.08, y=0.12)
-            if len(curves) > 1:
-                axes.legend(frameon=False)
-        return _svg(figure, "inputs")
-
-
-def _draw(axes: Axes, curve: Curve) -> None:
-    colour = MUTED if curve.is_reference else ACCENT
-    axes.errorbar(
-        curve.x, curve.y, yerr=curve.error, label=curve.label, color=colour, capsize=3, linewidth=1.8,
-        linestyle="--" if curve.is_reference else "-", marker="o", markersize=5.5,
-        markerfacecolor="none" if curve.is_reference else colour,
-    )  # fmt: skip
-
-
-def learning_chart(
-    epochs: NDArray[np.float64], nats: NDArray[np.float64], *, floor: float | None, beta: NDArray[np.float64]
-) -> str:
-    """Draw the negative ELBO of the training batches over the epochs, as SVG.
-
-    Args:
-        epochs: [n] ascending.
-        nats: [n] negative ELBO.
-        floor: entropy of the grey values, drawn as the ground no model can go below.
-        beta: [n] weight of the KL terms; its warm-up is shaded.
-    """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 3.2), layout="constrained")
-        axes = figure.subplots()
-        axes.plot(epochs, nats, color=RULE, linewidth=1)
-        axes.plot(epochs, smoothed(nats), color=ACCENT, linewidth=2)
-        axes.set_yscale("log")
-        axes.set_xlabel("epoch")
-        axes.set_title("−ELBO of the training batches, nats per image (log scale)", loc="left", fontsize=11)
-        low, high = float(nats.min()), float(nats.max())
-        if floor is not None:
-            axes.axhline(floor, color=MUTED, linestyle=":", linewidth=1.4)
-            axes.annotate(
-                f"entropy of the grey values, {floor:.1f}", (1, floor), xycoords=("axes fraction", "data"),
-                xytext=(0, 4), textcoords="offset points", ha="right", color=MUTED,
-            )  # fmt: skip
-            low = min(low, floor)
-        axes.set_ylim(low * 0.93, high * 1.05)
-        ticks = [
-            t for t in (30, 40, 50, 60, 80, 100, 150, 200, 300, 500, 800, 1500, 3000) if low * 0.93 <= t <= high * 1.05
-        ]
-        axes.set_yticks(ticks, [str(t) for t in ticks])
-        axes.minorticks_off()
-        if (warming := beta < 1).any() and not warming.all():
-            axes.axvspan(epochs[0], epochs[int(warming.nonzero()[0][-1])], color=RULE, alpha=0.35, linewidth=0)
-            axes.annotate(
-                "β < 1", (epochs[0], 0), xycoords=("data", "axes fraction"),
-                xytext=(6, 26), textcoords="offset points", color=MUTED,
-            )  # fmt: skip
-        axes.margins(x=0.01)
-        return _svg(figure, "learning")
-
-
 def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the centred running mean over a fortieth of the curve."""
     width = max(1, len(values) // 40) | 1
@@ -172,9 +82,16 @@ def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.convolve(padded, np.ones(width) / width, mode="valid")
 
 
-def _svg(figure: Figure, name: str) -> str:
+def svg(figure: Figure, name: str) -> str:
+    """Encode a figure for the page, whose colours and typeface it takes; the same figure gives the same text.
+
+    Args:
+        figure: of any size.
+        name: told apart from the page's other figures by it.
+    """
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     for colour, variable in _VARIABLES.items():

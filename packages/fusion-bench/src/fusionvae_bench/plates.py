@@ -1,6 +1,6 @@
 """The paper's Figures 3–9, and what it lacks: curves beyond three inputs, visible against hidden pixels, calibration.
 
-Every function returns a Matplotlib figure; `save` writes it as PNG and PDF.
+Every function returns a Matplotlib figure; the page embeds it, `write_plates` writes it as PNG and PDF.
 """
 
 from __future__ import annotations
@@ -8,12 +8,14 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -35,7 +37,9 @@ PALETTE = ("#b5367a", "#1f77b4", "#2a9d5c", "#e0812b", "#7a5cc0", "#8c6d46", "#3
 
 _INPUTS = 3
 _GAP, _WIDE = 2, 10  # pixels of the images, between them and between groups
+_ABSENT = (0.5, 0.5, 0.5, 0.12)  # RGBA, on white as on black
 _HYPOTHESES = 3
+_NATS_TICKS = (30, 40, 50, 60, 80, 100, 150, 200, 300, 500, 800, 1500, 3000, 6000, 10000, 20000, 40000)
 
 
 @dataclass(frozen=True)
@@ -200,8 +204,8 @@ def calibration(result: Result) -> Figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
         upper.plot([0, 0.5], [0, 0.5], color=MUTED, linestyle="--", linewidth=1.2)
         upper.annotate("perfectly calibrated", (0.5, 0.49), ha="right", va="top", color=MUTED, fontsize=9)
-        upper.set_title("root mean squared error of the pixels", loc="left", fontsize=11)
-        shades = mpl.colormaps["magma"](np.linspace(0.75, 0.15, len(result.calibration)))
+        upper.set_title(f"{model_title(result)}: root mean squared error of the pixels", loc="left", fontsize=11)
+        shades = mpl.colormaps["magma"](np.linspace(0.8, 0.35, len(result.calibration)))
         for shade, (k, bins) in zip(shades, result.calibration.items(), strict=True):
             pixels = np.array([point.pixels for point in bins], float)
             kept = [point for point in bins if point.pixels >= pixels.sum() / 1000]
@@ -219,24 +223,53 @@ def calibration(result: Result) -> Figure:
     return figure
 
 
-def learning_curves(histories: Mapping[str, History]) -> Figure:
-    """Draw the negative ELBO of the training batches over the epochs, a line for each model, smoothed."""
+def learning_curves(histories: Mapping[str, History], floor_nats: float | None = None) -> Figure:
+    """Draw the negative ELBO of the training batches over the epochs, smoothed, a line for each model.
+
+    A single model's curve has its raw values behind it, and its warm-up shaded.
+
+    Args:
+        histories: title → learning curve.
+        floor_nats: entropy of the grey values, the ground that no mean likelihood can go below.
+    """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 3.8), layout="constrained")
         axes = figure.subplots()
-        for colour, (title, history) in zip(PALETTE * 2, histories.items(), strict=False):
-            axes.plot(history.epochs, smoothed(history.nats), color=colour, linewidth=1.9, label=title)
+        for colour, (title, history) in zip(cycle(PALETTE), histories.items(), strict=False):
+            axes.plot(history.epochs, smoothed(history.nats), color=colour, linewidth=1.9, label=title, zorder=3)
+        if len(histories) == 1:
+            _add_warm_up(axes, history)
+            axes.plot(history.epochs, history.nats, color=RULE, linewidth=1)
+        else:
+            figure.legend(loc="outside right center", frameon=False, fontsize=9.5)
+        curves = [smoothed(history.nats) for history in histories.values()]
+        low, high = min(float(c.min()) for c in curves), max(float(c.max()) for c in curves)
+        if floor_nats is not None:
+            low = min(low, floor_nats)
+            axes.axhline(floor_nats, color=MUTED, linestyle=":", linewidth=1.4)
+            axes.annotate(
+                f"entropy of the grey values, {floor_nats:.1f}", (1, floor_nats), xycoords=("axes fraction", "data"),
+                xytext=(0, 4), textcoords="offset points", ha="right", color=MUTED, fontsize=9.5,
+            )  # fmt: skip
         axes.set_title("−ELBO of the training batches, nats per image (log scale)", loc="left", fontsize=11)
         axes.set_xlabel("epoch")
         axes.set_yscale("log")
-        axes.yaxis.set_minor_formatter(mpl.ticker.ScalarFormatter())
-        axes.yaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
-        figure.legend(loc="outside right center", frameon=False, fontsize=9.5)
+        axes.set_ylim(low * 0.93, high * 1.05)
+        ticks = [t for t in _NATS_TICKS if low * 0.93 <= t <= high * 1.05]
+        axes.set_yticks(ticks, [f"{t:,}" for t in ticks])
+        axes.minorticks_off()
+        axes.margins(x=0.01)
     return figure
 
 
-def write_plates(
-    folder: Path,
+def _add_warm_up(axes: Axes, history: History) -> None:
+    if (warming := history.beta < 1).any() and not warming.all():
+        axes.axvspan(history.epochs[0], history.epochs[int(warming.nonzero()[0][-1])], color=RULE, alpha=0.35, lw=0)
+        axes.annotate("β < 1", (history.epochs[0], 0), xycoords=("data", "axes fraction"), xytext=(6, 26),
+                      textcoords="offset points", color=MUTED)  # fmt: skip
+
+
+def draw_plates(
     results: Sequence[Result],
     models: Mapping[str, Any],
     histories: Mapping[str, History],
@@ -244,17 +277,19 @@ def write_plates(
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
-) -> list[Path]:
-    """Draw every figure for which there is something to show, as PNG and PDF.
+) -> dict[str, Figure]:
+    """Draw every figure for which there is something to show.
 
     Args:
-        folder: created where it is missing.
         results: of one benchmark, all on the originals or all on stand-ins; the first one's calibration is drawn.
         models: title → model, for the pictures.
         histories: title → learning curve.
         data: for the pictures; None draws none.
         seed: of the pictures.
         device: where the models live.
+
+    Returns:
+        By name, such as ``scores-by-inputs``.
     """
     figures: dict[str, Figure] = {}
     if data is not None and models:
@@ -267,8 +302,27 @@ def write_plates(
         if calibrated := next((result for result in results if result.calibration), None):
             figures["calibration"] = calibration(calibrated)
     if histories:
-        figures["learning-curves"] = learning_curves(histories)
-    return [path for name, figure in figures.items() for path in save(figure, folder, name)]
+        floor = next((r.entropy_floor_nats for r in results if r.entropy_floor_nats is not None), None)
+        figures["learning-curves"] = learning_curves(histories, floor)
+    return figures
+
+
+def write_plates(folder: Path, plates: Mapping[str, Figure]) -> list[Path]:
+    """Write figures as PNG and PDF, each whole or not at all; the same figure gives the same bytes.
+
+    Args:
+        folder: created where it is missing.
+        plates: name → figure.
+    """
+    written: dict[Path, bytes] = {}
+    for name, figure in plates.items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="pdf", facecolor="white", metadata={"CreationDate": None})
+        written[folder / f"{name}.png"] = png(figure)
+        written[folder / f"{name}.pdf"] = buffer.getvalue()
+    for path, content in written.items():
+        write_atomically(path, content)
+    return list(written)
 
 
 def png(figure: Figure) -> bytes:
@@ -276,16 +330,6 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=200, facecolor="white")
     return buffer.getvalue()
-
-
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write a figure as PNG and as PDF, each whole or not at all; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="pdf", facecolor="white", metadata={"CreationDate": None})
-    written = {folder / f"{name}.png": png(figure), folder / f"{name}.pdf": buffer.getvalue()}
-    for path, content in written.items():
-        write_atomically(path, content)
-    return list(written)
 
 
 def _colours(results: Sequence[Result]) -> list[str]:
@@ -307,7 +351,7 @@ def _picture(image: Tensor) -> NDArray[np.float64]:
 
 
 def _sheet(groups: Sequence[Group], labels: Sequence[str]) -> Figure:
-    """Lay images out on white, groups of columns side by side; equal labels of neighbouring rows are written once."""
+    """Lay images out, groups of columns side by side; equal labels of neighbouring rows are written once."""
     height, width = next(
         image.shape[:2] for group in groups for row in group.columns for image in row if image is not None
     )
@@ -317,17 +361,20 @@ def _sheet(groups: Sequence[Group], labels: Sequence[str]) -> Figure:
     for group in groups:
         lefts.append(at)
         at += group.width * (width + _GAP) - _GAP + _WIDE
-    canvas = np.ones((tops[-1] + height, at - _WIDE, 3))
+    canvas = np.zeros((tops[-1] + height, at - _WIDE, 4))  # transparent between the images
     for group, left in zip(groups, lefts, strict=True):
         for top, row in zip(tops, group.columns, strict=True):
             for column, image in enumerate(row):
                 x = left + column * (width + _GAP)
-                canvas[top : top + height, x : x + width] = 0.94 if image is None else image
+                cell = canvas[top : top + height, x : x + width]
+                cell[:] = _ABSENT
+                if image is not None:
+                    cell[..., :3], cell[..., 3] = image, 1
     scale = 11 / canvas.shape[1]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11.6, canvas.shape[0] * scale + 0.5), layout="constrained")
         axes = figure.subplots()
-        axes.imshow(canvas, interpolation="nearest")
+        axes.imshow(canvas, interpolation="none")
         axes.set_axis_off()
         for group, left in zip(groups, lefts, strict=True):
             middle = left + (group.width * (width + _GAP) - _GAP) / 2

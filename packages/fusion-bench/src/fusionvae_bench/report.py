@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fusionvae_bench.gallery import Gallery
-from fusionvae_bench.metrics import nats_from_bits_per_dim
-from fusionvae_bench.paper import NUM_DIMS, TABLES
 from fusionvae_bench.rendering import to_html, to_markdown
 from fusionvae_bench.results import AVERAGE, InputGain, Result
 from fusionvae_bench.rows import model_title
 from fusionvae_bench.tables import ALL_TABLES, all_tables, number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HEAT_SCALE = 0.5
 """End of the colour scale of uncertainty and error: no value in [0, 1] can deviate by more than ½ on average."""
@@ -78,6 +80,7 @@ def html_report(
     *,
     gallery: Gallery | None = None,
     history: History | None = None,
+    plates: Mapping[str, Figure] = MappingProxyType({}),
     featured: Result | None = None,
     numbers: Sequence[int] = ALL_TABLES,
 ) -> str:
@@ -86,7 +89,8 @@ def html_report(
     Args:
         results: what the tables show.
         gallery: pictures to open with.
-        history: learning curve.
+        history: learning curve of the featured model.
+        plates: figures by name, of `plates.draw_plates`.
         featured: the result that the page is about; None for the first one.
         numbers: of the paper's tables.
     """
@@ -118,48 +122,13 @@ def html_report(
         tables=[(table, to_html(table)) for table in tables if table.has_ours or not results],
         other_tables=[(table, to_html(table)) for table in tables if results and not table.has_ours],
         notes=list(dict.fromkeys(note for table in tables for note in table.notes)),
-        inputs_chart=_inputs_chart(featured) if featured and len(featured.num_inputs) > 1 else None,
+        plates={name: figures.svg(figure, name) for name, figure in plates.items()},
         gains=_gain_rows(featured.gains) if featured else [],
-        history=history,
-        learning_chart=figures.learning_chart(
-            history.epochs,
-            history.nats,
-            floor=featured.entropy_floor_nats if featured else None,
-            beta=history.beta,
-        )
-        if history
-        else None,
         learning_text=_learning_text(history) if history else None,
         trust=[(k, s) for k, s in featured.scores.items() if s.ess is not None and k != AVERAGE] if featured else [],
         facts=_facts(featured) if featured else {},
     )
     return page
-
-
-def _inputs_chart(result: Result) -> str:
-    from fusionvae_bench.figures import Curve, inputs_chart
-
-    table = next((t for t in TABLES.values() if t.benchmark == result.benchmark), None)
-    row = model_title(result)
-    panels = []
-    metrics = (
-        ("NLL, nats per image", "nll_nats", "nll_standard_error", 1.0, table.nll if table else {}),
-        ("MSE$_{min}$, 10⁻²", "mse_min", "mse_min_standard_error", 100.0, table.mse_min if table else {}),
-    )
-    for title, name, error_name, factor, paper in metrics:
-        scored = [(k, result.scores[str(k)]) for k in result.num_inputs]
-        values = [getattr(score, name) for _, score in scored]
-        if None in values:
-            continue
-        errors = [(getattr(score, error_name) or 0.0) * factor for _, score in scored]
-        curves = [Curve("here", result.num_inputs, [v * factor for v in values], errors)]
-        if row in paper and not result.is_stand_in:
-            printed = list(paper[row][:4])
-            if name == "nll_nats":
-                printed = [nats_from_bits_per_dim(v / 100, NUM_DIMS[result.benchmark]) for v in printed]
-            curves.append(Curve("paper", range(4), printed, is_reference=True))
-        panels.append((title, curves))
-    return inputs_chart(panels)
 
 
 def _gain_rows(gains: Sequence[InputGain]) -> list[dict[str, Any]]:

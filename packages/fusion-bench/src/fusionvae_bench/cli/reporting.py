@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import click
-import torch
 
-from fusion_datasets import FusionDataset
 from fusionvae_bench import comparison
 from fusionvae_bench.atomic import write_atomically
 from fusionvae_bench.cli.failures import stated_failures
 from fusionvae_bench.errors import ResultError
-from fusionvae_bench.evaluate import Request, check_request, model_config, weights_digest
 from fusionvae_bench.processes import device_of
 from fusionvae_bench.records import to_csv, to_eval_results, to_json
 from fusionvae_bench.rendering import to_latex_document
-from fusionvae_bench.report import markdown_report, read_history
+from fusionvae_bench.report import html_report, markdown_report
 from fusionvae_bench.results import Result, find_results
-from fusionvae_bench.rows import model_title
 from fusionvae_bench.tables import ALL_TABLES, all_tables
-from fusionvae_bench.weights import WEIGHTS, load_model, model_name
-from fusionvae_model.checkpoint import model_folder
+from fusionvae_bench.weights import WEIGHTS
+
+if TYPE_CHECKING:
+    from fusionvae_bench.exhibits import Exhibits
 
 Format = Literal["md", "latex", "html", "csv", "json", "hf-eval-results"]
 _BY_SUFFIX: dict[str, Format] = {".html": "html", ".htm": "html", ".tex": "latex", ".csv": "csv", ".json": "json"}
@@ -86,10 +83,13 @@ def report(
     if not results:
         click.echo(f"no result files below {folder}: the tables hold the paper's numbers alone", err=True)
     wanted = tuple(sorted(set(numbers))) or ALL_TABLES
+    if form == "html" or figures:
+        shown = _exhibits(results, weights, data_path, split, seed, device, with_gallery=form == "html")
     if form == "html":
-        text = _page(
-            results, wanted, weights[0] if weights else None, data_path, split, seed, device_of(device, os.environ)
-        )
+        text = html_report(
+            results, gallery=shown.gallery, history=shown.history, plates=shown.plates, featured=shown.featured,
+            numbers=wanted,
+        )  # fmt: skip
     elif form == "md":
         text = markdown_report(results, wanted)
     elif form == "latex":
@@ -102,7 +102,10 @@ def report(
         assert dataset_id
         text = to_eval_results(results, dataset_id)
     if figures:
-        _figures(figures, results, weights, data_path, split, seed, device_of(device, os.environ))
+        from fusionvae_bench.plates import write_plates
+
+        for path in write_plates(figures, shown.plates):
+            click.echo(str(path), err=True)
     if output:
         write_atomically(output, text.encode())
         click.echo(str(output))
@@ -124,67 +127,21 @@ def compare(first: Path, second: Path, as_json: bool) -> None:
     click.echo(json.dumps(found.to_dict()) if as_json else found.to_text())
 
 
-def _page(
-    results: list[Result],
-    numbers: tuple[int, ...],
-    weights: str | None,
-    data_path: Path | None,
-    split: Literal["valid", "test"] | None,
-    seed: int,
-    device: torch.device,
-) -> str:
-    try:
-        from fusionvae_bench.gallery import make_gallery
-        from fusionvae_bench.report import html_report
-    except ModuleNotFoundError as error:
-        raise ResultError(
-            f"the page needs {error.name}, which is not installed; pip install 'fusionvae-bench[report]'"
-        ) from error
-    gallery = history = featured = None
-    if weights:
-        model = load_model(weights, None, device)
-        history = read_history(model_folder(weights))
-        digest = weights_digest(model)
-        featured = next((r for r in results if r.weights_digest == digest), None)
-        if data_path:
-            with FusionDataset(data_path, split, grey=None) as stored:
-                data = stored.with_channels(model_config(model).get("channels", stored.shape[-1]))
-                check_request(model, data, Request())
-                gallery = make_gallery(model, data, seed=seed, device=device)
-    return html_report(results, gallery=gallery, history=history, featured=featured, numbers=numbers)
-
-
-def _figures(
-    folder: Path,
+def _exhibits(
     results: list[Result],
     weights: tuple[str, ...],
     data_path: Path | None,
     split: Literal["valid", "test"] | None,
     seed: int,
-    device: torch.device,
-) -> None:
+    device: str,
+    *,
+    with_gallery: bool,
+) -> Exhibits:
     try:
-        from fusionvae_bench.plates import write_plates
+        from fusionvae_bench.exhibits import exhibits
     except ModuleNotFoundError as error:
         raise ResultError(
-            f"the figures need {error.name}, which is not installed; pip install 'fusionvae-bench[report]'"
+            f"the page and the figures need {error.name}, which is not installed; pip install 'fusionvae-bench[report]'"
         ) from error
-    models, histories = {}, {}
-    with ExitStack() as stack:
-        data = stack.enter_context(FusionDataset(data_path, split)) if data_path else None
-        digests = []
-        for name in weights:
-            model = load_model(name, data, device)
-            if data:
-                check_request(model, data, Request(metrics="mse"))
-            digest = weights_digest(model)
-            digests.append(digest)
-            result = next((r for r in results if digest and r.weights_digest == digest), None)
-            title = model_title(result) if result else model_name(name)
-            models[title] = model
-            if ":" not in name and (history := read_history(model_folder(name))):
-                histories[title] = history
-        ordered = sorted(results, key=lambda r: digests.index(r.weights_digest) if r.weights_digest in digests else 99)
-        alike = [r for r in ordered if (r.benchmark, r.is_stand_in) == (ordered[0].benchmark, ordered[0].is_stand_in)]
-        for path in write_plates(folder, alike, models, histories, data, seed=seed, device=device):
-            click.echo(str(path), err=True)
+    where = device_of(device, os.environ)
+    return exhibits(results, weights, data_path, split, seed=seed, device=where, with_gallery=with_gallery)

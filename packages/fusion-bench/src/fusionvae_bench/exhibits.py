@@ -1,0 +1,105 @@
+"""What a report shows beside its tables: pictures and learning curves of the models, figures of the results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from matplotlib.figure import Figure
+
+from fusion_datasets import FusionDataset
+from fusionvae_bench.evaluate import Request, check_request, model_config, weights_digest
+from fusionvae_bench.gallery import Gallery, make_gallery
+from fusionvae_bench.plates import draw_plates
+from fusionvae_bench.report import History, read_history
+from fusionvae_bench.results import Result
+from fusionvae_bench.rows import model_title
+from fusionvae_bench.seeds import seed_groups
+from fusionvae_bench.weights import load_model, model_name
+from fusionvae_model.checkpoint import model_folder
+
+
+@dataclass(frozen=True)
+class Exhibits:
+    """Pictures and curves, each where there was something to draw it from.
+
+    Attributes:
+        featured: the result of the first model, or the first result.
+        gallery: pictures of the first model.
+        history: its learning curve.
+        plates: figures by name.
+    """
+
+    featured: Result | None = None
+    gallery: Gallery | None = None
+    history: History | None = None
+    plates: Mapping[str, Figure] = field(default_factory=dict)
+
+
+def exhibits(
+    results: Sequence[Result],
+    weights: Sequence[str] = (),
+    data_path: Path | None = None,
+    split: Literal["valid", "test"] | None = None,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    with_gallery: bool = True,
+) -> Exhibits:
+    """Draw what there is to draw.
+
+    Args:
+        results: any; the figures show those that can be compared with the featured one, the best of several seeds.
+        weights: models for pictures and learning curves, as in `load_model`.
+        data_path: data for the pictures; None draws none.
+        split: of the pictures; None for the one the paper scores.
+        seed: of the pictures.
+        device: where the models live.
+        with_gallery: also the pictures of the first model alone.
+
+    Raises:
+        BenchError: if a model cannot be loaded, or does not fit the data.
+    """
+    models: dict[str, Any] = {}
+    histories: dict[str, History] = {}
+    shown: list[Result] = []
+    with ExitStack() as stack:
+        data = stack.enter_context(FusionDataset(data_path, split, grey=None)) if data_path else None
+        for name in weights:
+            model = load_model(name, data, torch.device(device))
+            if data:
+                data = stack.enter_context(data.with_channels(model_config(model).get("channels", data.shape[-1])))
+                check_request(model, data, Request(metrics="mse"))
+            result = _result_of(model, results)
+            title = model_title(result) if result else model_name(name)
+            title = f"{title} ({model_name(name)})" if title in models else title
+            models[title] = model
+            shown += [result] if result else []
+            if ":" not in name and (history := read_history(model_folder(name))):
+                histories[title] = history
+        featured = next(iter([*shown, *results]), None)
+        comparable = _comparable(featured, shown, results) if featured else []
+        first = next(iter(models), None)
+        gallery = (
+            make_gallery(models[first], data, seed=seed, device=device) if with_gallery and first and data else None
+        )
+        plates = draw_plates(comparable, models, histories, data, seed=seed, device=device)
+    return Exhibits(featured, gallery, histories.get(first) if first else None, plates)
+
+
+def _result_of(model: Any, results: Sequence[Result]) -> Result | None:
+    identity = weights_digest(model), model_config(model)
+    return next((r for r in results if identity[0] and (r.weights_digest, r.config) == identity), None)
+
+
+def _comparable(featured: Result, shown: Sequence[Result], results: Sequence[Result]) -> list[Result]:
+    """Return one result of each model on the featured one's data: those of the models shown first, then the best."""
+    chosen: dict[str, Result] = {}
+    for result in [*shown, *(group.best for group in seed_groups(results))]:
+        if (result.dataset_digest, result.split) == (featured.dataset_digest, featured.split):
+            chosen.setdefault(model_title(result), result)
+    return list(chosen.values())
