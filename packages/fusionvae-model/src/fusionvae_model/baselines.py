@@ -74,6 +74,7 @@ class CVAE(FusionVAE):
         self.encoder = PyramidEncoder(config)
         self.walk = TopDownWalk(config)
         self.decoder = ResidualDecoder(config)
+        self.other_encoders = nn.ModuleList()
 
     def _likelihood(self, walk: Walk, context: Context) -> Likelihood:
         """Return ``p(y | z)``, or ``p(y | x, z)`` with skip connections."""

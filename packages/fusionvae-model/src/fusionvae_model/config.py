@@ -117,6 +117,8 @@ class ModelConfig(_Config):
         encoder_cells: Residual cells per latent group, bottom-up.
         decoder_cells: Residual cells per latent group, top-down.
         prior_kernel: Side in pixels of the prior head's convolution, 3 or 1.
+        modalities: Channels of each further modality, e.g. ``(1,)`` for depth beside colour: inputs that pass an
+            encoder of their own and join the same set (FusionVAE only; Sec. 7).
     """
 
     kind: str = "fusionvae"
@@ -134,6 +136,7 @@ class ModelConfig(_Config):
     encoder_cells: int
     decoder_cells: int
     prior_kernel: int = 3
+    modalities: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the pieces fit together."""
@@ -157,6 +160,11 @@ class ModelConfig(_Config):
             )
         if self.prior_kernel not in (1, 3):
             raise FusionVAEError(f"prior_kernel is {self.prior_kernel}; expected 3 or 1")
+        if self.modalities and (self.kind != "fusionvae" or min(self.modalities) < 1):
+            raise FusionVAEError(
+                f"modalities is {self.modalities} for {self.kind}; expected the channels of each, at least 1, and the "
+                "kind fusionvae"
+            )
         if not self.groups_per_scale or min(self.groups_per_scale) < 1:
             raise FusionVAEError(
                 f"groups_per_scale is {self.groups_per_scale}; expected at least one scale, each of at least one group"

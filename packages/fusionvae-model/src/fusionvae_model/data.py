@@ -75,13 +75,18 @@ class TrainingSet:
         return len(self.targets)
 
     def check_fits(self, config: ModelConfig) -> None:
-        """Raise :class:`FusionVAEError` unless the images have the model's size and channels."""
+        """Raise :class:`FusionVAEError` unless the images have the model's size and channels and are all it needs."""
         height, width, channels = self.shape
         got, expected = (channels, height, width), (config.channels, config.image_size, config.image_size)
         if got != expected:
             raise FusionVAEError(
                 f"the data has images of shape {list(got)}; the model expects {list(expected)}: choose the preset "
                 f"of {self.description['benchmark']} or other data"
+            )
+        if config.modalities:
+            raise FusionVAEError(
+                f"the model expects further modalities of {', '.join(map(str, config.modalities))} channels, which no "
+                "benchmark file holds; train it from Python: model.elbo(target, inputs, others=[…])"
             )
 
     def batch(self, step: int, batch_size: int, *, max_inputs: int, num_inputs: int | None = None) -> Batch:

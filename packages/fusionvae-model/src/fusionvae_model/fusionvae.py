@@ -1,10 +1,11 @@
 """FusionVAE, top to bottom (paper Sec. 4)."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fusionvae_model.aggregation import InputSet
 from fusionvae_model.config import ModelConfig
@@ -35,7 +36,8 @@ T = TypeVar("T", Tensor, InputSet | None)
 class FusionVAE(FusionModel):
     """Deep hierarchical conditional VAE that fuses ``k ≥ 0`` images of one thing.
 
-    The inputs are a set: their order does not matter, and any number is accepted, also more than in training.
+    The inputs are a set: their order does not matter, and any number is accepted, also more than in training. Inputs
+    of further modalities (``config.modalities``) pass an encoder of their own, and their features join the set.
 
     Args:
         config: The architecture.
@@ -48,18 +50,24 @@ class FusionVAE(FusionModel):
         self.encoder = Encoder(config)
         self.walk = TopDownWalk(config)
         self.image_head = ImageHead(config)
+        layouts = [dataclasses.replace(config, channels=channels) for channels in config.modalities]
+        self.other_encoders = nn.ModuleList(Encoder(layout) for layout in layouts)
 
-    def forward(self, target: Tensor, inputs: Tensor, *, generator: NoiseSource | None = None) -> Bound:
+    def forward(
+        self, target: Tensor, inputs: Tensor, *, others: Sequence[Tensor] = (), generator: NoiseSource | None = None
+    ) -> Bound:
         """Return both sides of the bound for one ``z ~ q``; differentiable.
 
         Args:
             target: ``y``, ``[b, c, h, w]`` in [0, 1].
             inputs: ``x_1 … x_k``, ``[b, k, c, h, w]`` in [0, 1], ``k ≥ 0``.
+            others: Inputs of each further modality, ``[b, n, c_m, h, w]`` in [0, 1], ``n ≥ 0``.
             generator: Source of the noise.
         """
         self._check_target(target)
         self._check_inputs(inputs, batch_size=len(target))
-        of_target, (context,) = self._encode(target, inputs, (inputs.shape[1],))
+        of_others = self._encode_others(others, batch_size=len(target))
+        of_target, (context,) = self._encode(target, inputs, (inputs.shape[1],), of_others)
         walk = self.walk(
             draw_from_posterior(generator),
             batch_size=len(target),
@@ -74,12 +82,15 @@ class FusionVAE(FusionModel):
         ]
         return Bound(log_likelihood, torch.stack(kl, dim=1))
 
-    def elbo(self, target: Tensor, inputs: Tensor, *, generator: NoiseSource | None = None) -> Tensor:
+    def elbo(
+        self, target: Tensor, inputs: Tensor, *, others: Sequence[Tensor] = (), generator: NoiseSource | None = None
+    ) -> Tensor:
         """Return the evidence lower bound of ``log p(y | x)``, Eq. (8) with ``β = α_l = 1``, over all pixels.
 
         Args:
             target: ``y``, ``[b, c, h, w]`` in [0, 1].
             inputs: ``x_1 … x_k``, ``[b, k, c, h, w]`` in [0, 1], ``k ≥ 0``.
+            others: Inputs of each further modality, ``[b, n, c_m, h, w]`` in [0, 1], ``n ≥ 0``.
             generator: Source of the noise.
 
         Returns:
@@ -88,7 +99,7 @@ class FusionVAE(FusionModel):
         Raises:
             FusionVAEError: If a shape does not fit the model.
         """
-        return self(target, inputs, generator=generator).nats
+        return self(target, inputs, others=others, generator=generator).nats
 
     @inference
     def sample(
@@ -97,6 +108,7 @@ class FusionVAE(FusionModel):
         *,
         num_samples: int = 1,
         batch_size: int | None = None,
+        others: Sequence[Tensor] = (),
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -106,6 +118,7 @@ class FusionVAE(FusionModel):
             inputs: ``[b, k, c, h, w]`` in [0, 1]; ``None`` for no inputs.
             num_samples: Hypotheses ``S`` per image.
             batch_size: ``b``, where there are no inputs to tell it.
+            others: Inputs of each further modality, ``[b, n, c_m, h, w]`` in [0, 1], ``n ≥ 0``.
             temperature: Multiplies every prior's scale; 1 samples the model, less is safer and less varied.
             generator: Source of the noise.
 
@@ -115,8 +128,11 @@ class FusionVAE(FusionModel):
         Raises:
             FusionVAEError: If a shape does not fit the model.
         """
+        if batch_size is None and others:
+            batch_size = len(others[0])
         inputs = self._inputs_to_sample(inputs, batch_size, num_samples)
-        _, (context,) = self._encode(None, inputs, (inputs.shape[1],))
+        of_others = self._encode_others(others, batch_size=len(inputs))
+        _, (context,) = self._encode(None, inputs, (inputs.shape[1],), of_others)
         means = []
         for count in self._sample_chunks(num_samples, len(inputs)):
             repeated = _repeat(context, count)
@@ -136,6 +152,7 @@ class FusionVAE(FusionModel):
         *,
         num_samples: int,
         num_inputs: Sequence[int] | None = None,
+        others: Sequence[Tensor] = (),
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Return ``log p(y | z) + log p(z | x) − log q(z | y)`` for draws ``z ~ q(z | y)`` (Sec. 5.5).
@@ -148,6 +165,8 @@ class FusionVAE(FusionModel):
             inputs: ``x_1 … x_k``, ``[b, k, c, h, w]`` in [0, 1].
             num_samples: ``S``.
             num_inputs: Numbers of inputs to score with the same draws, each using the first so many inputs.
+            others: Inputs of each further modality, ``[b, n, c_m, h, w]`` in [0, 1], ``n ≥ 0``; all of them join every
+                set.
             generator: Source of the noise.
 
         Returns:
@@ -165,8 +184,9 @@ class FusionVAE(FusionModel):
                 f"num_inputs is {sizes}; expected numbers from 0 to the {inputs.shape[1]} inputs given"
             )
         if len(sizes) > 1 and self.config.posterior == "xy":
-            return self._separate_log_weights(target, inputs, num_samples, sizes, generator)
-        of_target, contexts = self._encode(target, inputs[:, : max(sizes)], sizes)
+            return self._separate_log_weights(target, inputs, num_samples, sizes, others, generator)
+        of_others = self._encode_others(others, batch_size=len(target))
+        of_target, contexts = self._encode(target, inputs[:, : max(sizes)], sizes, of_others)
         posterior_features = self._posterior_features(of_target, contexts[0])
         weights = []
         for count in self._sample_chunks(num_samples, len(target)):
@@ -189,6 +209,7 @@ class FusionVAE(FusionModel):
         inputs: Tensor,
         num_samples: int,
         sizes: Sequence[int],
+        others: Sequence[Tensor],
         generator: torch.Generator | None,
     ) -> Tensor:
         """Weigh each number of inputs in a pass of its own from the same state of the generator, ``[b, n, S]``."""
@@ -198,7 +219,9 @@ class FusionVAE(FusionModel):
         for size in sizes:
             generator.set_state(state)
             weights.append(
-                self.log_importance_weights(target, inputs[:, :size], num_samples=num_samples, generator=generator)
+                self.log_importance_weights(
+                    target, inputs[:, :size], num_samples=num_samples, others=others, generator=generator
+                )
             )
         return torch.stack(weights, dim=1)
 
@@ -219,6 +242,22 @@ class FusionVAE(FusionModel):
         _, (context,) = self._encode(None, inputs, (inputs.shape[1],))
         walk = self.walk(fixed_latents(latents), batch_size=len(latents[0]), contexts=[context])
         return self._likelihood(walk, context).mean
+
+    def _encode_others(self, others: Sequence[Tensor], *, batch_size: int) -> list[list[Tensor]]:
+        """Return, for each further modality with inputs, its features of every group, ``[b, n, C_l, h_l, w_l]``."""
+        channels, size = self.config.modalities, self.config.image_size
+        expected = [(batch_size, c, size, size) for c in channels]
+        got = [tuple(images.shape[:1] + images.shape[2:]) for images in others]
+        if others and got != expected:
+            raise FusionVAEError(
+                f"the inputs of further modalities have shapes {[list(images.shape) for images in others]}; this model "
+                f"expects {[[batch_size, 'n', c, size, size] for c in channels]} with any n ≥ 0, or none at all"
+            )
+        return [
+            [f.unflatten(0, images.shape[:2]) for f in encoder(images.flatten(0, 1))]
+            for encoder, images in zip(self.other_encoders, others, strict=False)
+            if images.shape[1]
+        ]
 
     def _likelihood(self, walk: Walk, context: Context) -> Likelihood:
         """Return ``p(y | z)``: the inputs reach the image through ``z`` alone."""

@@ -175,21 +175,37 @@ class FusionModel(nn.Module, ABC):
         """
 
     def _encode(
-        self, target: Tensor | None, inputs: Tensor, sizes: Sequence[int]
+        self,
+        target: Tensor | None,
+        inputs: Tensor,
+        sizes: Sequence[int],
+        of_others: Sequence[Sequence[Tensor]] = (),
     ) -> tuple[list[Tensor], list[list[InputSet | None]]]:
         """Encode target and inputs in one batch; fuse the first ``k`` inputs for each of the sizes.
+
+        Args:
+            target: ``[b, c, h, w]``, if there is one.
+            inputs: ``[b, k, c, h, w]``.
+            sizes: Numbers of inputs.
+            of_others: Features of every group, ``[b, n, C_l, h_l, w_l]`` each, that belong to all the sets besides.
 
         Returns:
             The target's features (none without a target), and those of each set of inputs.
         """
         b, k = inputs.shape[:2]
         images = inputs.flatten(0, 1) if target is None else torch.cat((inputs.flatten(0, 1), target))
-        if len(images) == 0:
+        features = self.encoder(images) if len(images) else []
+        of_images = [[f[: b * k].unflatten(0, (b, k)) for f in features]] if features else []
+        if not (members := [*of_others, *of_images]):
             return [], [[None] * self.config.num_groups for _ in sizes]
-        features = self.encoder(images)
-        of_inputs = [self.aggregation.prefixes(f[: b * k].unflatten(0, (b, k)), sizes) for f in features]
-        contexts = [list(context) for context in zip(*of_inputs, strict=True)]
-        return [f[b * k :] for f in features], contexts
+        num_others = sum(of_modality[0].shape[1] for of_modality in of_others)
+        fused = [
+            self.aggregation.prefixes(
+                of_group[0] if len(of_group) == 1 else torch.cat(of_group, dim=1), [num_others + k for k in sizes]
+            )
+            for of_group in zip(*members, strict=True)
+        ]
+        return [f[b * k :] for f in features], [list(context) for context in zip(*fused, strict=True)]
 
     def _inputs_to_sample(self, inputs: Tensor | None, batch_size: int | None, num_samples: int) -> Tensor:
         """Check what :meth:`sample` was asked for; return its inputs, of which there may be none."""
