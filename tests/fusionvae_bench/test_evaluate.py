@@ -13,7 +13,7 @@ from stand_ins import Config, MemoryData, Toy
 
 from fusionvae_bench import evaluate
 from fusionvae_bench.errors import DataError, ModelError, NonFiniteWeightError, ResultError
-from fusionvae_bench.evaluate import Request, fingerprint, score_tiles
+from fusionvae_bench.evaluate import Request, answers, fingerprint, score_tiles
 from fusionvae_bench.metrics import bits_per_dim
 from fusionvae_bench.tiles import TILE_ROWS, Share, TileStore
 
@@ -221,6 +221,28 @@ def test_tiles_of_other_settings_are_refused(tmp_path):
     torch.nn.init.constant_(trained.level, 0.2)
     with pytest.raises(ResultError, match="--force"):
         evaluate(trained, MemoryData(), 10, partial=folder)
+
+
+def test_models_that_differ_in_their_configuration_alone_share_nothing(tmp_path):
+    folder = tmp_path / "r.json.partial"
+    evaluate(Toy(), MemoryData(), 10, limit=5, partial=folder)
+    other = Toy()
+    other.config = Config(kind="fusionvae", nll_size=4, likelihood="bernoulli", aggregation="mean-add")
+    with pytest.raises(ResultError, match="--force"):
+        evaluate(other, MemoryData(), 10, limit=5, partial=folder)
+
+
+def test_a_result_answers_for_its_model_alone_and_so_do_those_without_the_configuration_in_their_fingerprint():
+    data, request, device = MemoryData(), Request(num_samples=10, limit=5), torch.device("cpu")
+    result = evaluate(Toy(), data, 10, limit=5)
+    older = dataclasses.replace(result, fingerprint=fingerprint(Toy(), data, request, device, with_config=False))
+    other = Toy()
+    other.config = Config(kind="fusionvae", nll_size=4, likelihood="bernoulli", aggregation="mean-add")
+    for known in (result, older):
+        assert answers(known, Toy(), data, request, device)
+        assert not answers(known, other, data, request, device)
+        assert not answers(known, Toy(), data, dataclasses.replace(request, limit=6), device)
+        assert not answers(known, Toy(), data, dataclasses.replace(request, seed=1), device)
 
 
 def test_a_damaged_tile_is_named(tmp_path):

@@ -252,9 +252,19 @@ def check_request(model: Any, data: FusionDataset, request: Request) -> None:
         )
 
 
-def fingerprint(model: Any, data: FusionDataset, request: Request, device: torch.device) -> str:
-    """Return the identity of all that decides an image's scores: weights, data, settings, kind of device."""
-    decisive = {
+def fingerprint(
+    model: Any, data: FusionDataset, request: Request, device: torch.device, *, with_config: bool = True
+) -> str:
+    """Return the identity of all that decides an image's scores: model, data, settings, kind of device.
+
+    Args:
+        model: its weights alone do not tell how they are used, such as how inputs are aggregated.
+        data: the split to score.
+        request: what is asked for.
+        device: where the model lives.
+        with_config: False as in results from before the configuration was part of it.
+    """
+    decisive: dict[str, Any] = {
         "result_version": FORMAT_VERSION,
         "weights": weights_digest(model) or type(model).__qualname__,
         "dataset": data.digest,
@@ -268,7 +278,17 @@ def fingerprint(model: Any, data: FusionDataset, request: Request, device: torch
         "pixels_per_call": pixels_per_call(device),
         "device": device.type,
     }
+    if with_config:
+        decisive["config"] = model_config(model)
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def answers(result: Result, model: Any, data: FusionDataset, request: Request, device: torch.device) -> bool:
+    """Tell whether a stored result is what scoring this model would give; older ones are told by their own config."""
+    if result.num_images != request.num_images(data) or result.config != model_config(model):
+        return False
+    known = (fingerprint(model, data, request, device, with_config=flag) for flag in (True, False))
+    return result.fingerprint in known
 
 
 def weights_digest(model: Any) -> str | None:

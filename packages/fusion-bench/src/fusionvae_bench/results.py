@@ -136,7 +136,7 @@ class Result:
         created: UTC time, ISO 8601.
         versions: of the packages.
         git_commit: of the code, if known.
-        fingerprint: identity of weights, data and settings, the number of images apart.
+        fingerprint: identity of model, data and settings, the number of images apart.
         calibration: by number of inputs, ascending in the predicted uncertainty.
         per_image: scores of each image, [images, numbers of inputs] of `tiles.SCORE`; not part of the file.
     """

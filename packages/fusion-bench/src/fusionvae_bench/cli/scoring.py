@@ -18,6 +18,7 @@ from fusionvae_bench.errors import ResultError
 from fusionvae_bench.evaluate import (
     Metrics,
     Request,
+    answers,
     check_request,
     evaluate,
     fingerprint,
@@ -123,7 +124,7 @@ def run(
         data = data.with_channels(model_config(model).get("channels", data.shape[-1]))
         check_request(model, data, request)
         identity = fingerprint(model, data, request, where)
-        earlier = None if force else _earlier(output, identity, request, data)
+        earlier = None if force else _earlier(output, model, data, request, where)
         if dry_run:
             plan = _plan(weights, data_path, data, request, where, output, already_done=earlier is not None)
             click.echo(json.dumps(plan) if as_json else "\n".join(f"{k}: {v}" for k, v in plan.items()))
@@ -166,11 +167,11 @@ def run(
     click.echo(json.dumps(result.to_dict()) if as_json else _short(result))
 
 
-def _earlier(output: Path, identity: str, request: Request, data: FusionDataset) -> Result | None:
+def _earlier(output: Path, model: Any, data: FusionDataset, request: Request, device: torch.device) -> Result | None:
     if not output.exists():
         return None
     result = read_result(output)
-    if result.fingerprint == identity and result.num_images == request.num_images(data):
+    if answers(result, model, data, request, device):
         return result
     raise ResultError(
         f"{output} holds a result of other weights, data or settings; choose another name, "
