@@ -1,6 +1,8 @@
 """A data set in memory and a model without training, for tests of what surrounds them."""
 
 import os
+import signal
+import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -95,3 +97,16 @@ class Toy(nn.Module):
 
 def toy() -> Toy:
     return Toy(size=32, nll_size=28)
+
+
+class Faltering(Toy):
+    """The first process to ask for its likelihood fails as ``TOY_FAILURE`` says; any other one takes ten minutes."""
+
+    def log_importance_weights(self, *args, **kwargs):
+        try:
+            os.close(os.open(os.environ["TOY_FAILED"], os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            time.sleep(600)
+        if os.environ["TOY_FAILURE"] == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().log_importance_weights(*args, **kwargs) * torch.nan

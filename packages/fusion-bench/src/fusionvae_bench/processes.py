@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import torch
 
-from fusion_datasets import FusionDataset
+from fusion_datasets import FusionDataset, FusionDatasetsError
 from fusionvae_bench.errors import BenchError, ModelError
 from fusionvae_bench.evaluate import Request, fingerprint, score_tiles
 from fusionvae_bench.tiles import ALONE, Share, TileStore
 from fusionvae_bench.weights import load_model
+from fusionvae_model import FusionVAEError
 
 
 def share_of(environment: Mapping[str, str]) -> Share:
@@ -55,22 +55,59 @@ def score_in_processes(
         workers: how many processes, at least 1.
 
     Raises:
-        BenchError: if one of them fails; the others' tiles remain.
+        BenchError: if one of them fails; the others are stopped, and all finished tiles remain.
     """
     threads = max(1, torch.get_num_threads() // workers)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        started = [
-            pool.submit(_score_share, weights, data, request, partial, device, Share(rank, workers), threads)
-            for rank in range(workers)
-        ]
-        for future in started:
-            try:
-                future.result()
-            except BrokenProcessPool as error:
-                raise BenchError(
-                    "a process of the evaluation was killed, perhaps for want of memory; call again to resume, with "
-                    "fewer --workers"
-                ) from error
+    context = get_context("spawn")
+    processes, outcomes = [], []
+    try:
+        for rank in range(workers):
+            outcome, sender = context.Pipe(duplex=False)
+            work = (weights, data, request, partial, device, Share(rank, workers), threads)
+            processes.append(context.Process(target=_send_outcome, args=(sender, *work), daemon=True))
+            processes[-1].start()
+            sender.close()  # the child's copy alone is left: its end is seen at once
+            outcomes.append(outcome)
+        while outcomes:
+            ready = wait(outcomes)
+            for outcome in [outcome for outcome in outcomes if outcome in ready]:
+                outcomes.remove(outcome)
+                _raise_failure(outcome)
+    finally:
+        for process in processes:
+            process.terminate()  # of no effect on one that has finished; tiles are whole or not there
+            process.join()
+
+
+def _raise_failure(outcome: Connection) -> None:
+    try:
+        failure = outcome.recv()
+    except EOFError as error:
+        raise BenchError(
+            "a process of the evaluation was killed, perhaps for want of memory; call again to resume, with fewer "
+            "--workers"
+        ) from error
+    if failure is not None:
+        raise failure
+
+
+def _send_outcome(
+    sender: Connection,
+    weights: str,
+    data: FusionDataset,
+    request: Request,
+    partial: Path,
+    device: torch.device,
+    share: Share,
+    threads: int,
+) -> None:
+    """Do a share of the work, then tell the parent None, or what went wrong."""
+    try:
+        _score_share(weights, data, request, partial, device, share, threads)
+    except (BenchError, FusionDatasetsError, FusionVAEError, OSError) as error:
+        sender.send(error)
+    else:
+        sender.send(None)
 
 
 def _score_share(
