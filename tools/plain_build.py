@@ -22,8 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fusionvae_bench import estimate_nll
-from fusionvae_model import training
+from fusionvae_model import FusionVAE, training
 from fusionvae_model.data import Batch, seeded_generator
+from fusionvae_model.distributions import DiscretizedLogisticMixture
+from fusionvae_model.hierarchy import draw_from_prior
 from fusionvae_model.layers import BRANCH_SCALE, UpCell, WeightNormConv2d
 from fusionvae_model.objective import POWER_ITERATIONS, balancing_weights
 from fusionvae_model.trainer import Trainer
@@ -32,6 +34,8 @@ NUM_SAMPLES = 64
 """Importance samples of an evaluation round on the fast side; the plain side takes fewer, and counts what it did."""
 EVALUATED = 64
 """Images of an evaluation round."""
+DECODED = 2
+"""Colour images of a round of the decoder and its likelihood."""
 
 
 def plain_up_cell(cell: UpCell) -> Callable[[Tensor], Tensor]:
@@ -156,6 +160,21 @@ def rendering_rounds(trainer: Trainer, _: bool) -> Iterator[float]:
         yield (made - started) / (time.perf_counter() - started)
 
 
+@torch.no_grad()
+def mixture_rounds(_: Trainer, __: bool) -> Iterator[float]:
+    """The time of the colour likelihood over that of FusionCelebA's decoder: from ``h`` and drawn latents to pixels."""
+    model = FusionVAE.from_preset("fusion-celeba").eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    no_inputs, image = [[None] * model.config.num_groups], torch.rand(DECODED, 3, 64, 64)
+    yield 0.0
+    while True:
+        started = time.perf_counter()
+        walk = model.walk(draw_from_prior(), batch_size=DECODED, contexts=no_inputs)
+        pixels = model.image_head.parameters_of_pixels(F.elu(model.image_head.postprocess(walk.state)))
+        decoded = time.perf_counter()
+        DiscretizedLogisticMixture(pixels).log_prob(image)
+        yield (time.perf_counter() - decoded) / (decoded - started)
+
+
 def bound_nats(trainer: Trainer) -> float:
     """The mean bound of one batch in training mode, where every cell takes part; batch statistics are not kept."""
     batch = trainer.batch(0, num_inputs=trainer.run.train.max_inputs)
@@ -165,6 +184,14 @@ def bound_nats(trainer: Trainer) -> float:
     for name, buffer in trainer.model.named_buffers():
         buffer.copy_(kept[name])
     return float(nats)
+
+
+ROUNDS = {
+    "train": training_rounds,
+    "evaluate": evaluation_rounds,
+    "render": rendering_rounds,
+    "mixture": mixture_rounds,
+}
 
 
 def main(job: str, side: str, data: str, settings: dict[str, Any]) -> None:
@@ -187,7 +214,7 @@ def main(job: str, side: str, data: str, settings: dict[str, Any]) -> None:
             precision="32",
             resume=False,
         )
-    rounds = {"train": training_rounds, "evaluate": evaluation_rounds, "render": rendering_rounds}[job](trainer, plain)
+    rounds = ROUNDS[job](trainer, plain)
     print(next(rounds), flush=True)
     next(rounds)  # the first round pays for what is made once
     for _ in sys.stdin:
