@@ -78,7 +78,7 @@ class FusionDataset:
     first reads. Training inputs are not stored but rendered live: see `fusion_datasets.torch.render_inputs`.
 
     Arguments:
-        path: A file made by `fusion-datasets build`.
+        path: A file made by `fusion-datasets build`, or `hf://owner/name@revision`, fetched and verified once.
         split: One of its splits, or None for the one that its benchmark is evaluated on. `train` has targets only:
             its `inputs` and `masks` are None.
         grey: Turn the colours of targets and inputs to grey; None does as the benchmark is usually seen.
@@ -92,7 +92,9 @@ class FusionDataset:
     """
 
     def __init__(self, path: str | os.PathLike[str], split: Split | None = None, *, grey: bool | None = False) -> None:
-        self.path: Final = Path(path)
+        from fusion_datasets.hub import located  # which reads files with this module
+
+        self.path: Final = located(path)
         self._file: h5py.File | None = None
         self._owner = 0
         with opened(self.path) as file:

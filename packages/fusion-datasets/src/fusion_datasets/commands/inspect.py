@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fusion_datasets.commands.options import COUNT, FILE, SEED, STAND_IN
+from fusion_datasets.commands.options import BENCHMARK, COUNT, FILE, SEED, STAND_IN
 from fusion_datasets.preview import SHOWN, Show, save_contact_sheet
 from fusion_datasets.sources.opening import open_source, recipe_of
 from fusion_datasets.spec import SPLITS, Split
@@ -17,7 +17,7 @@ from fusion_datasets.verification import verify
 
 
 @click.command()
-@click.argument("file", type=FILE)
+@click.argument("file", type=BENCHMARK)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(file: Path, as_json: bool) -> None:
     """Print what a file is and holds."""
@@ -73,7 +73,7 @@ def info(file: Path, as_json: bool) -> None:
 
 
 @click.command("verify")
-@click.argument("file", type=FILE)
+@click.argument("file", type=BENCHMARK)
 @click.option("--source", help="The original files, or 'stand-in': compare rows with what they yield.")
 @click.option("--sample", type=COUNT, default=200, show_default=True, help="Evaluation rows compared, of each split.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Draws the sample.")
@@ -97,7 +97,7 @@ def verify_command(
 
 
 @click.command()
-@click.argument("file", type=FILE)
+@click.argument("file", type=BENCHMARK)
 @click.option("-o", "--output", type=FILE, required=True, help="The PNG or PDF to write.")
 @click.option("--split", type=click.Choice(SPLITS), help="Split to show; by default the one that is evaluated.")
 @click.option("--rows", type=COUNT, default=12, show_default=True, help="How many examples, or lines of occluders.")

@@ -1,9 +1,12 @@
 """Options that several commands share."""
 
+import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
+
+from fusion_datasets.hub import SCHEME, located
 
 STAND_IN: Final = "stand-in"
 """Given as a source: render look-alikes."""
@@ -11,6 +14,17 @@ STAND_IN: Final = "stand-in"
 DOWNLOAD: Final = "download"
 """Given as a source: fetch the originals."""
 
+
+class BenchmarkFile(click.Path):
+    """A benchmark file, or `hf://owner/name@revision`, which is fetched."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The local path."""
+        text = os.fspath(value)
+        return located(text) if text.startswith(SCHEME) else super().convert(value, param, ctx)
+
+
+BENCHMARK: Final = BenchmarkFile(path_type=Path, dir_okay=False)
 FILE: Final = click.Path(path_type=Path, dir_okay=False)
 FOLDER: Final = click.Path(path_type=Path, file_okay=False)
 SEED: Final = click.IntRange(min=0)

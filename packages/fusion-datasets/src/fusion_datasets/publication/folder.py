@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fusion_datasets.errors import FusionDatasetsError
+from fusion_datasets.hub import SUMS
 from fusion_datasets.locking import locked
 from fusion_datasets.preview import save_contact_sheet
 from fusion_datasets.progress import Progress
@@ -22,7 +23,6 @@ from fusion_datasets.shards import file_sha256
 from fusion_datasets.store import FusionDataset, replace_durably, write_atomically
 from fusion_datasets.verification import verify
 
-SUMS = "SHA256SUMS"
 RECIPE = "recipe.json"
 
 _VERSION = "1.0.0"  # of what is published; another content is another publication
@@ -75,12 +75,16 @@ class Publication:
         sheets = [f"previews/{split.split}.png" for split in self.splits]
         return [self.file_name, *data, *sheets, "CITATION.cff", "README.md", "croissant.json"]
 
+    @cached_property
+    def mark(self) -> str:
+        """What tells it from a publication of another file, under another licence or by another version."""
+        about = [file_sha256(self.file), self.terms.license, version("fusion-datasets")]
+        return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
+
     @property
     def workshop(self) -> Path:
-        """The folder of unfinished work; made from another file or by another version, it has another name."""
-        about = [file_sha256(self.file), self.terms.license, version("fusion-datasets")]
-        mark = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
-        return self.folder.with_name(f".{self.folder.name}.{mark}.partial")
+        """The folder of unfinished work."""
+        return self.folder.with_name(f".{self.folder.name}.{self.mark}.partial")
 
 
 def publish(publication: Publication, *, progress: bool = True) -> dict[str, str]:

@@ -1,0 +1,69 @@
+"""A publication on the Hugging Face Hub: made and verified here, then one commit, so that nothing is half-published."""
+
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from platformdirs import user_cache_path
+
+from fusion_datasets.errors import FusionDatasetsError
+from fusion_datasets.hub import HubAddress, connected, patiently
+from fusion_datasets.publication.folder import SUMS, Publication, publish
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+
+def publish_to_hub(
+    publication: Publication, address: HubAddress, *, private: bool | None = None, progress: bool = True
+) -> str:
+    """Publish on the Hub what `publish` puts into a folder; large files go by its upload protocol.
+
+    Called again after a failure, it makes nothing twice and sends only what has not arrived. Parquet files and contact
+    sheets of an earlier publication that this one lacks leave in the same commit; other files stay.
+
+    Arguments:
+        publication: What is to be published; its folder is of no account.
+        address: Where to; a branch that is not there is made.
+        private: Whether a repository that is to be made is private; None leaves it to the owner's settings.
+        progress: Report on stderr.
+
+    Returns:
+        Address of the commit.
+
+    Raises:
+        FusionDatasetsError: If the images may not be published, or the Hub fails for longer than a few attempts.
+    """
+    outbox = user_cache_path("fusion-datasets") / "outbox"
+    folder = outbox / f"{address.repository.replace('/', '--')}.{publication.mark}"
+    local = replace(publication, folder=folder)
+    publish(local, progress=progress)
+    with connected(address) as api:
+        commit = patiently(lambda: _commit(api, local, address, private))
+    shutil.rmtree(folder)
+    return commit
+
+
+def _commit(api: "HfApi", publication: Publication, address: HubAddress, private: bool | None) -> str:
+    import huggingface_hub as hub
+
+    place, names = address.repository, [*publication.names, SUMS]
+    api.create_repo(place, repo_type="dataset", private=private, exist_ok=True)
+    if address.revision != "main":
+        api.create_branch(place, branch=address.revision, repo_type="dataset", exist_ok=True)
+    there = api.dataset_info(place, revision=address.revision).siblings or ()
+    stale = [file.rfilename for file in there if file.rfilename.startswith(("data/", "previews/"))]
+    operations: list[hub.CommitOperationAdd | hub.CommitOperationCopy | hub.CommitOperationDelete] = [
+        *(hub.CommitOperationAdd(name, publication.folder / name) for name in names),
+        *(hub.CommitOperationDelete(name) for name in stale if name not in names),
+    ]
+    made = api.create_commit(
+        place,
+        operations,
+        commit_message=f"Publish {publication.splits[0].spec.title}",
+        repo_type="dataset",
+        revision=address.revision,
+    )
+    if not made.oid:
+        raise FusionDatasetsError(f"{address}: the Hub names no commit; look at the page of the data set")
+    return f"hf://{place}@{made.oid}"
