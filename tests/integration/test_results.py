@@ -60,3 +60,16 @@ def test_the_trained_model_does_not_see_the_order_of_its_inputs(path: Path) -> N
         model.sample(x, num_samples=2, generator=torch.Generator().manual_seed(1)) for x in (inputs, inputs.flip(1))
     )
     assert torch.equal(first, second)
+
+
+def test_table_1_is_complete_and_above_the_floor() -> None:
+    """Five rows and three baselines, scored on the same images; the committed commands print them."""
+    results = [read_result(path) for path in sorted((RESULTS / "table-1-quick" / "results").glob("*.json"))]
+    kinds = {"fusionvae", "cvae", "cvae-skip", "fcn", "fcn-skip"}
+    assert kinds < {result.model_kind for result in results}
+    assert len(results) == len(kinds) + 3
+    assert len({(result.dataset_digest, result.num_images, result.num_samples) for result in results}) == 1
+    for result in results:
+        likelihoods = [result.score(k).nll_nats for k in range(4)]
+        assert result.model_kind.startswith(("fusionvae", "cvae")) == (None not in likelihoods)
+        assert all(nats > result.entropy_floor_nats for nats in likelihoods if nats is not None)
