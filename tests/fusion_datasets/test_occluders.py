@@ -1,6 +1,9 @@
 """Cutting objects out of black: what stays, what goes, and which cuts are refused."""
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -199,3 +202,29 @@ def test_the_real_photograph_is_cut_as_its_mask_says() -> None:
     image = cv2.imread(str(folder / "obj20_a_rgb.png"), cv2.IMREAD_COLOR)[..., ::-1]
     mask = cv2.imread(str(folder / "obj20_a_mask.png"), cv2.IMREAD_GRAYSCALE) > 0
     assert overlap(cut_occluder(image).mask, mask) > 0.955
+
+
+def assert_cut_well(*arguments: object) -> None:
+    """Measure cuts of rendered views by the repository's own command, and hold them against what is asked of them."""
+    tool = Path(__file__).parents[2] / "tools" / "bench_occluders.py"
+    command = [sys.executable, str(tool), "--json", *map(str, arguments)]
+    measured = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    assert list(measured) == ["clean", "with halo and noise"]
+    for name, figures in measured.items():
+        assert figures["refused"] <= 0.02 * figures["views"], name
+        assert figures["median"] >= 0.97, name
+        assert figures["percentile_5"] >= 0.93, name
+
+
+def test_rendered_solids_are_cut_as_their_masks_say() -> None:
+    pytest.importorskip("numba")
+    assert_cut_well("--views", 2)
+
+
+@pytest.mark.originals
+def test_rendered_cad_models_are_cut_as_their_masks_say() -> None:
+    pytest.importorskip("numba")
+    models = Path(os.environ["FUSION_DATA_ROOT"]) / "tless" / "models_cad"
+    if not models.is_dir():
+        pytest.skip("FUSION_DATA_ROOT has no tless/models_cad")
+    assert_cut_well("--views", 1, "--models", models)
