@@ -197,6 +197,33 @@ def test_objects_that_cannot_be_cut_are_counted_and_left_out(copied: Path, tmp_p
     assert data.source["omitted"]["occluders/test"][0][2].startswith("no object found")
     verify(tmp_path / "a.h5", TlessSource(copied), progress=False)
     assert "1 occluders/train" in CliRunner().invoke(main, ["info", str(tmp_path / "a.h5")]).stdout
+    again = CliRunner().invoke(main, ["build", "tless", "--source", str(copied), "--output", str(tmp_path / "a.h5")])
+    assert "already built" in again.stdout
+
+
+@pytest.mark.parametrize("bad", [5, 36], ids=["a few too many", "all"])
+def test_a_source_of_which_many_cannot_be_cut_stops_the_build(copied: Path, tmp_path: Path, bad: int) -> None:
+    content = cv2.imencode(".png", np.zeros((400, 400, 3), np.uint8))[1].tobytes()
+    places = [(object_id, view) for view in range(OCCLUDER_VIEWS) for object_id in OCCLUDER_OBJECTS["test"]]
+    for object_id, view in places[:bad]:
+        replace(photograph(copied, object_id, view), content)
+    arguments = ["build", "tless", "--source", str(copied), "--output", str(tmp_path / "a.h5"), "--workers", "1"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    [sentence] = [line for line in result.stderr.splitlines() if line.startswith("Error")]
+    assert f"{bad} of 36 occluders/test cannot be cut out (no object found in {bad}; first train_prim" in sentence
+    assert "expected at most 4" in sentence
+    assert not (tmp_path / "a.h5").exists()
+    result = CliRunner().invoke(main, [*arguments, "--skip-bad"])
+    if bad == 36:  # nothing would be left to lay over the targets
+        assert result.exit_code == 1
+        assert not (tmp_path / "a.h5").exists()
+        return
+    assert result.exit_code == 0, result.output
+    assert FusionDataset(tmp_path / "a.h5").header.occluders["test"] == 31
+    refused = CliRunner().invoke(main, arguments)
+    assert refused.exit_code == 1
+    assert "without 5 originals that could not be used" in refused.stderr
 
 
 def test_missing_and_broken_photographs_are_named(copied: Path, tmp_path: Path) -> None:

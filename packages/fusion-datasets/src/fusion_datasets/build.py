@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -29,6 +30,8 @@ STAND_IN_COUNT: Final = 12_000
 _SHARD_ROWS: Final = 1000
 _SHARD_BYTES: Final = 32 * 1024 * 1024
 _NAMED_AT_MOST: Final = 5  # unreadable originals in one sentence
+_ONE_REJECTED_IN: Final = 10
+"""Of a set of occluders: where more cannot be cut out, the source is hardly what it is taken for."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class BuildPlan:
         output: The file to make.
         seed: Seed of the frozen inputs, ≥ 0.
         limit: Most originals per split, and per set of occluders, or None for all.
-        skip_bad: Leave out originals that are missing or broken, and record which, instead of stopping.
+        skip_bad: Leave out originals that are missing or broken, or occluders of which many cannot be cut out, and
+            record which, instead of stopping.
     """
 
     spec: BenchmarkSpec
@@ -113,11 +117,16 @@ class BuildPlan:
             wanted["digest"] = self.source.digest(self.originals)
         if any(header.source.get(key) != value for key, value in wanted.items()):
             return f"from other contents named {wanted['name']}"
-        if header.omitted and not self.skip_bad:
-            return f"without {sum(map(len, header.omitted.values()))} originals that could not be used"
+        missed = {section: len(flaws) for section, flaws in header.omitted.items()}
+        if not self.skip_bad and any(count > self.most_rejected(section) for section, count in missed.items()):
+            return f"without {sum(missed.values())} originals that could not be used"
         if header.numpy_version != np.__version__:
             return f"rendered with NumPy {header.numpy_version} instead of {np.__version__}"
         return None
+
+    def most_rejected(self, section: str) -> int:
+        """Originals of a section that may be left out unasked: of occluders a tenth, rounded up, of targets none."""
+        return -(-self.originals[section] // _ONE_REJECTED_IN) if section.startswith(f"{OCCLUDERS}/") else 0
 
     @property
     def shard_rows(self) -> int:
@@ -238,8 +247,10 @@ def _render(plan: BuildPlan, renderer: ShardRenderer, workers: int, progress: bo
     with Progress(f"{plan.spec.title} rows", total, done=total - left, shown=progress) as bar:
         for wants_occluders in (True, False):
             stage = [shard for shard in todo if shard.section.startswith(f"{OCCLUDERS}/") == wants_occluders]
-            if stage and not wants_occluders and isinstance(plan.spec.law, ObjectLaw):
-                _pool_occluders(plan, renderer)
+            if not wants_occluders:
+                _check_cuts(plan, journal.done)
+                if stage and isinstance(plan.spec.law, ObjectLaw):
+                    _pool_occluders(plan, renderer)
             for shard, rendered in renderer.render_all(stage, min(workers, len(stage))):
                 journal.record(shard.name, rendered)
                 bar.advance(shard.stop - shard.start)
@@ -252,6 +263,22 @@ def _render(plan: BuildPlan, renderer: ShardRenderer, workers: int, progress: bo
             "again to continue, or leave them out with --skip-bad"
         )
     return journal.done
+
+
+def _check_cuts(plan: BuildPlan, done: dict[str, Rendered]) -> None:
+    """Stop before occluders of which too many could not be cut out are laid over anything."""
+    for section, total in plan.originals.items():
+        shards = [done[shard.name] for shard in plan.shards() if shard.section == section and shard.name in done]
+        rejected = [flaw for shard in shards for flaw in shard.rejected]
+        none_left = len(rejected) == total
+        if rejected and (none_left or (len(rejected) > plan.most_rejected(section) and not plan.skip_bad)):
+            reasons = Counter(flaw.reason.partition(":")[0] for flaw in rejected)
+            why = ", ".join(f"{reason} in {count}" for reason, count in reasons.most_common())
+            remedy = "" if none_left else ", or leave them out with --skip-bad"
+            raise FusionDatasetsError(
+                f"{len(rejected)} of {total} {section} cannot be cut out ({why}; first {rejected[0].name}), expected "
+                f"at most {plan.most_rejected(section)}; check that the source shows single objects on black{remedy}"
+            )
 
 
 def _pool_occluders(plan: BuildPlan, renderer: ShardRenderer) -> None:

@@ -92,9 +92,7 @@ def execution_options(default_workers: int) -> Callable[[Callable[..., None]], C
     return decorate
 
 
-SKIP_BAD = click.option(
-    "--skip-bad", is_flag=True, help="Leave out originals that are missing or broken, and record which."
-)
+SKIP_BAD = click.option("--skip-bad", is_flag=True, help="Leave out originals that cannot be used, and record which.")
 
 
 def usable_cores() -> int:
