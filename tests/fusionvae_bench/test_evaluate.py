@@ -245,6 +245,30 @@ def test_a_result_answers_for_its_model_alone_and_so_do_those_without_the_config
         assert not answers(known, Toy(), data, dataclasses.replace(request, seed=1), device)
 
 
+def test_a_setting_added_later_changes_no_identity_while_it_is_at_its_default():
+    @dataclasses.dataclass
+    class Earlier:
+        kind: str
+        nll_size: int = 4
+
+        def to_dict(self):
+            return dataclasses.asdict(self)
+
+    @dataclasses.dataclass
+    class Later(Earlier):
+        modalities: tuple = ()
+
+    def toy(config):
+        model = Toy()
+        model.config = config
+        return model
+
+    data, request, device = MemoryData(), Request(num_samples=2, limit=5), torch.device("cpu")
+    result = evaluate(toy(Earlier("fusionvae")), data, 2, 5)
+    assert answers(result, toy(Later("fusionvae")), data, request, device)
+    assert not answers(result, toy(Later("fusionvae", modalities=(3,))), data, request, device)
+
+
 def test_a_damaged_tile_is_named(tmp_path):
     folder = tmp_path / "r.json.partial"
     evaluate(Toy(), MemoryData(), 10, limit=5, partial=folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -279,16 +280,35 @@ def fingerprint(
         "device": device.type,
     }
     if with_config:
-        decisive["config"] = model_config(model)
+        decisive["config"] = _chosen_settings(model)
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 def answers(result: Result, model: Any, data: FusionDataset, request: Request, device: torch.device) -> bool:
     """Tell whether a stored result is what scoring this model would give; older ones are told by their own config."""
-    if result.num_images != request.num_images(data) or result.config != model_config(model):
+    if result.num_images != request.num_images(data) or not has_scored(result, model):
         return False
     known = (fingerprint(model, data, request, device, with_config=flag) for flag in (True, False))
     return result.fingerprint in known
+
+
+def has_scored(result: Result, model: Any) -> bool:
+    """Tell whether a result is of this model: its weights and settings; those unknown to the result are at default."""
+    config, known = model_config(model), result.config
+    alike = (
+        all(config.get(key) == value for key, value in known.items()) and _chosen_settings(model).keys() <= known.keys()
+    )
+    return alike and result.weights_digest == weights_digest(model)
+
+
+def _chosen_settings(model: Any) -> dict[str, Any]:
+    """Return the settings that are not at their default: one that a later version adds changes no identity."""
+    config = getattr(model, "config", None)
+    fields = dataclasses.fields(config) if dataclasses.is_dataclass(config) else ()
+    defaults = {
+        f.name: json.loads(json.dumps(f.default, default=str)) for f in fields if f.default is not dataclasses.MISSING
+    }
+    return {k: v for k, v in model_config(model).items() if k not in defaults or v != defaults[k]}
 
 
 def weights_digest(model: Any) -> str | None:

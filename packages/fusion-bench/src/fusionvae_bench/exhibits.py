@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 
 from fusion_datasets import FusionDataset
-from fusionvae_bench.evaluate import Request, check_request, model_config, weights_digest
+from fusionvae_bench.evaluate import Request, check_request, has_scored, model_config
 from fusionvae_bench.gallery import Gallery, make_gallery
 from fusionvae_bench.plates import draw_plates
 from fusionvae_bench.report import History, read_history
@@ -30,7 +30,7 @@ class Exhibits:
     Attributes:
         featured: the result of the first model, or the first result.
         gallery: pictures of the first model.
-        history: its learning curve.
+        history: learning curve of the featured model.
         plates: figures by name.
     """
 
@@ -74,7 +74,7 @@ def exhibits(
             if data:
                 data = stack.enter_context(data.with_channels(model_config(model).get("channels", data.shape[-1])))
                 check_request(model, data, Request(metrics="mse"))
-            result = _result_of(model, results)
+            result = next((r for r in results if r.weights_digest and has_scored(r, model)), None)
             title = model_title(result) if result else model_name(name)
             title = f"{title} ({model_name(name)})" if title in models else title
             models[title] = model
@@ -88,12 +88,8 @@ def exhibits(
             make_gallery(models[first], data, seed=seed, device=device) if with_gallery and first and data else None
         )
         plates = draw_plates(comparable, models, histories, data, seed=seed, device=device)
-    return Exhibits(featured, gallery, histories.get(first) if first else None, plates)
-
-
-def _result_of(model: Any, results: Sequence[Result]) -> Result | None:
-    identity = weights_digest(model), model_config(model)
-    return next((r for r in results if identity[0] and (r.weights_digest, r.config) == identity), None)
+    is_about_first = featured is None or (first is not None and has_scored(featured, models[first]))
+    return Exhibits(featured, gallery, histories.get(first) if first and is_about_first else None, plates)
 
 
 def _comparable(featured: Result, shown: Sequence[Result], results: Sequence[Result]) -> list[Result]:

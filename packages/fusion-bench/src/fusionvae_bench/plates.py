@@ -39,6 +39,7 @@ _INPUTS = 3
 _GAP, _WIDE = 2, 10  # pixels of the images, between them and between groups
 _ABSENT = (0.5, 0.5, 0.5, 0.12)  # RGBA, on white as on black
 _HYPOTHESES = 3
+_ERROR_TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 30, 50)
 _NATS_TICKS = (30, 40, 50, 60, 80, 100, 150, 200, 300, 500, 800, 1500, 3000, 6000, 10000, 20000, 40000)
 
 
@@ -144,6 +145,7 @@ def score_curves(results: Sequence[Result]) -> Figure:
                     label="paper’s FusionVAE",
                 )  # fmt: skip
             axes.set_xticks(sorted({k for result in results for k in result.num_inputs}))
+            _spread_out(axes)
             _shade_beyond_training(axes, results)
         handles = {
             label: handle
@@ -152,6 +154,19 @@ def score_curves(results: Sequence[Result]) -> Figure:
         }
         figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=9.5)
     return figure
+
+
+def _spread_out(axes: Axes) -> None:
+    """Take a logarithmic scale where the largest of positive values would press the others together."""
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines] or [np.ones(1)])
+    values = values[np.isfinite(values)]
+    if len(values) and 0 < values.min() < values.max() / 5:
+        axes.set_yscale("log")
+        low, high = 0.85 * values.min(), 1.2 * values.max()
+        ticks = [t for t in _ERROR_TICKS if low <= t <= high]
+        axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
+        axes.minorticks_off()
+        axes.set_ylim(low, high)
 
 
 def _papers(results: Sequence[Result], name: str) -> list[float]:
@@ -189,6 +204,7 @@ def visible_and_hidden(results: Sequence[Result]) -> Figure:
             axes.set_xticks(range(_INPUTS + 1))
             axes.set_xlim(-0.2, _INPUTS + 0.2)
             axes.set_ylim(bottom=0)
+            _spread_out(axes)
         handles, labels = figure.axes[1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9.5)
     return figure
