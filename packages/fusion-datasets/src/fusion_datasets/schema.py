@@ -182,7 +182,9 @@ def _groups(file: h5py.File) -> Iterator[str]:
 
 
 def _read_attributes(file: h5py.File) -> FileHeader:
-    attributes = dict(file.attrs)
+    attributes = {
+        name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in file.attrs.items()
+    }
     if attributes.get("format") != FORMAT:
         raise FusionDatasetsError(
             f"{file.filename} is an HDF5 file of another kind; expected one made by `fusion-datasets build`"
