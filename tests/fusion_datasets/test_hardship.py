@@ -106,6 +106,14 @@ def test_attributes_may_say_anything(tiny_file: Path, benchmark_file: Path, data
         read.read(0, 2)
 
 
+def test_splits_that_are_no_names_are_refused(tiny_file: Path, benchmark_file: Path) -> None:
+    shutil.copy(benchmark_file, tiny_file)
+    with h5py.File(tiny_file, "r+") as file:
+        file.attrs["spec"] = json.dumps(json.loads(file.attrs["spec"]) | {"splits": [{}]})
+    with pytest.raises(FusionDatasetsError, match="names the splits"):
+        FusionDataset(tiny_file, split="test")
+
+
 def test_celeba_is_rebuilt_from_a_recipe(tmp_path: Path) -> None:
     photographs = tmp_path / "celeba"
     StandInCelebA(6, 3, 2, seed=4).write(photographs, progress=False)

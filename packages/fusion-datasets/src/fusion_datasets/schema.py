@@ -209,7 +209,7 @@ def _read_attributes(file: h5py.File) -> FileHeader:
         if not isinstance(values[name], dict):
             raise FusionDatasetsError(f"{file.filename}: attribute {name} is no JSON object; rebuild it")
     spec = BenchmarkSpec.from_json(values["spec"])
-    if not isinstance(spec.splits, tuple) or not set(spec.splits) <= set(SPLITS):
+    if not isinstance(spec.splits, tuple) or not all(split in SPLITS for split in spec.splits):
         raise FusionDatasetsError(f"{file.filename} names the splits {spec.splits!r}; expected some of {SPLITS}")
     omitted = values["source"].get("omitted", {})
     if not isinstance(omitted, dict) or not all(isinstance(flaws, list) for flaws in omitted.values()):

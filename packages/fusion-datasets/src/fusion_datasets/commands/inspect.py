@@ -69,7 +69,7 @@ def info(file: Path, as_json: bool) -> None:
     for name, value in lines.items():
         click.echo(f"{name:<14}{value}")
     for path, sha256 in sorted(header.content_sha256.items()):
-        click.echo(f"  /{path:<14}{sha256}")
+        click.echo(f"  /{path:<28}{sha256}")
 
 
 @click.command("verify")
