@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from fusion_datasets import FusionDataset, FusionDatasetsError
+from fusion_datasets.processes import spread
 from fusionvae_bench.errors import BenchError, ModelError
 from fusionvae_bench.evaluate import Request, fingerprint, score_tiles
 from fusionvae_bench.tiles import ALONE, Share, TileStore
@@ -42,15 +42,15 @@ def device_of(name: str, environment: Mapping[str, str]) -> torch.device:
 
 
 def score_in_processes(
-    weights: str, data: FusionDataset, request: Request, partial: Path, device: torch.device, *, workers: int
+    weights: str, data: FusionDataset, request: Request, folder: Path, device: torch.device, *, workers: int
 ) -> None:
-    """Score all tiles in several processes; what they finish lies in ``partial``, for `evaluate` to put together.
+    """Score all tiles in several processes; what they finish lies in ``folder``, for `evaluate` to put together.
 
     Args:
         weights: as in `load_model`.
         data: the split to score.
         request: checked by `check_request`.
-        partial: folder of the finished tiles.
+        folder: where finished tiles go.
         device: where the models live.
         workers: how many processes, at least 1.
 
@@ -58,69 +58,24 @@ def score_in_processes(
         BenchError: if one of them fails; the others are stopped, and all finished tiles remain.
     """
     threads = max(1, torch.get_num_threads() // workers)
-    context = get_context("spawn")
-    processes, outcomes = [], []
-    try:
-        for rank in range(workers):
-            outcome, sender = context.Pipe(duplex=False)
-            work = (weights, data, request, partial, device, Share(rank, workers), threads)
-            processes.append(context.Process(target=_send_outcome, args=(sender, *work), daemon=True))
-            processes[-1].start()
-            sender.close()  # the child's copy alone is left: its end is seen at once
-            outcomes.append(outcome)
-        while outcomes:
-            ready = wait(outcomes)
-            for outcome in [outcome for outcome in outcomes if outcome in ready]:
-                outcomes.remove(outcome)
-                _raise_failure(outcome)
-    finally:
-        for process in processes:
-            process.terminate()  # of no effect on one that has finished; tiles are whole or not there
-            process.join()
-
-
-def _raise_failure(outcome: Connection) -> None:
-    try:
-        failure = outcome.recv()
-    except EOFError as error:
-        raise BenchError(
-            "a process of the evaluation was killed, perhaps for want of memory; call again to resume, with fewer "
-            "--workers"
-        ) from error
-    if failure is not None:
-        raise failure
-
-
-def _send_outcome(
-    sender: Connection,
-    weights: str,
-    data: FusionDataset,
-    request: Request,
-    partial: Path,
-    device: torch.device,
-    share: Share,
-    threads: int,
-) -> None:
-    """Do a share of the work, then tell the parent None, or what went wrong."""
-    try:
-        _score_share(weights, data, request, partial, device, share, threads)
-    except (BenchError, FusionDatasetsError, FusionVAEError, OSError) as error:
-        sender.send(error)
-    else:
-        sender.send(None)
+    score_share = partial(_score_share, weights, data, request, folder, device, threads)
+    shares = [Share(rank, workers) for rank in range(workers)]
+    stated = (BenchError, FusionDatasetsError, FusionVAEError, OSError)
+    for _ in spread(score_share, shares, workers, stated=stated, lost=BenchError):
+        pass  # what is done lies in the folder
 
 
 def _score_share(
     weights: str,
     data: FusionDataset,
     request: Request,
-    partial: Path,
+    folder: Path,
     device: torch.device,
-    share: Share,
     threads: int,
+    share: Share,
 ) -> None:
     torch.set_num_threads(threads)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     model = load_model(weights, data, device)
-    store = TileStore(partial, fingerprint(model, data, request, device), rank=share.rank)
+    store = TileStore(folder, fingerprint(model, data, request, device), rank=share.rank)
     score_tiles(model, data, request, store, device, share=share, quiet=share.rank > 0)

@@ -13,17 +13,22 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def spread(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[tuple[Item, Result]]:
+def spread(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int,
+    *,
+    stated: tuple[type[Exception], ...] = (FusionDatasetsError, OSError),
+    lost: type[Exception] = FusionDatasetsError,
+) -> Iterator[tuple[Item, Result]]:
     """Work on items here or in several processes, and yield each with what became of it as it is done.
 
     Arguments:
         work: Picklable, as are items and results.
         items: Each process takes every `workers`-th.
         workers: Processes; with one, all is done here, in order.
-
-    Raises:
-        FusionDatasetsError: What `work` raises of this kind, or that a process ended early.
-        OSError: What `work` raises of this kind.
+        stated: Picklable exceptions of `work` that are raised here; any other one ends its process with a traceback.
+        lost: Raised with a sentence where a process ended early.
     """
     if workers <= 1:
         yield from ((item, work(item)) for item in items)
@@ -34,13 +39,13 @@ def spread(work: Callable[[Item], Result], items: Sequence[Item], workers: int) 
     try:
         for i in range(workers):
             here, there = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(there, work, items[i::workers]), daemon=True)
+            process = context.Process(target=_work, args=(there, work, items[i::workers], stated), daemon=True)
             process.start()
             there.close()
             processes[here] = process
         while processes:
             for connection in wait(list(processes)):
-                message = _receive(connection)
+                message = _receive(connection, lost)
                 if message is None:
                     processes.pop(connection).join()
                 else:
@@ -51,23 +56,28 @@ def spread(work: Callable[[Item], Result], items: Sequence[Item], workers: int) 
             process.join()
 
 
-def _work(connection: "Connection[Any, Any]", work: Callable[[Any], Any], items: Sequence[Any]) -> None:
+def _work(
+    connection: "Connection[Any, Any]",
+    work: Callable[[Any], Any],
+    items: Sequence[Any],
+    stated: tuple[type[Exception], ...],
+) -> None:
     try:
         for item in items:
             connection.send((item, work(item)))
         connection.send(None)
-    except (FusionDatasetsError, OSError) as error:
+    except stated as error:
         with contextlib.suppress(OSError):  # nobody may be listening any more
             connection.send(error)
 
 
-def _receive(connection: Any) -> Any:
+def _receive(connection: Any, lost: type[Exception]) -> Any:
     try:
         message = connection.recv()
     except EOFError:
-        raise FusionDatasetsError(
-            "a worker process ended early, perhaps for want of memory; run the same command again with fewer "
-            "workers to continue"
+        raise lost(
+            "a worker process ended early or was killed, perhaps for want of memory; run the same command again with "
+            "fewer --workers to continue"
         ) from None
     if isinstance(message, Exception):
         raise message
