@@ -8,7 +8,7 @@ import pytest
 from fusion_datasets.build import build_mnist
 from fusion_datasets.sources.standin import StandInMnist
 
-sys.path.insert(0, str(Path(__file__).parent))  # for bad_server.py
+sys.path.insert(0, str(Path(__file__).parent))  # for bad_server.py, fake_hub.py, kills.py
 
 TRAIN_ROWS, TEST_ROWS = 90, 40
 

@@ -1,12 +1,6 @@
 """FusionCelebA: the layouts that people have, the law of window and scale, what happens to broken originals."""
 
-import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from kills import kill_and_continue
 
 from fusion_datasets import BENCHMARKS, FusionDataset, FusionDatasetsError
 from fusion_datasets.build import execute
@@ -238,42 +233,9 @@ def test_faces_depend_on_seed_person_and_photograph_alone_and_differ() -> None:
     assert 0.1 < np.mean([person.wears_glasses for person in people]) < 0.3
 
 
-BUILD = """
-import sys
-from pathlib import Path
-from fusion_datasets import build
-from fusion_datasets.plans import plan_celeba
-build._SHARD_ROWS = 2
-if __name__ == "__main__":
-    plan = plan_celeba(Path(sys.argv[1]), Path(sys.argv[2]), seed=2)
-    build.execute(plan, workers=int(sys.argv[3]), progress=False)
-"""
-
-
-def kill_and_continue(faces: Path, folder: Path, kills: int) -> FusionDataset:
-    """Kill a build that many times, each after some more shards, then let it end."""
-    script, output, chance = folder / "script.py", folder / "killed.h5", random.Random(kills)
-    script.write_text(BUILD)
-    partial, most = output.with_name("killed.h5.partial"), 17  # of 22 shards: the last ones are done in a moment
-    for kill in range(kills):
-        command = [sys.executable, str(script), str(faces), str(output), str(1 + kill % 2)]
-        process = subprocess.Popen(command)
-        patience = kill * most // kills
-        while process.poll() is None and len(list(partial.glob("*/*.npz"))) <= patience:
-            time.sleep(0.001)
-        time.sleep(chance.random() * 0.02)
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        assert not output.exists()
-    subprocess.run([sys.executable, str(script), str(faces), str(output), "1"], check=True)
-    assert sorted(path.name for path in folder.iterdir()) == ["killed.h5", "script.py"]
-    return FusionDataset(output)
-
-
-def test_a_killed_build_continues_to_the_same_content(faces: Path, faces_file: Path, tmp_path: Path) -> None:
-    assert kill_and_continue(faces, tmp_path, 3).content_sha256 == FusionDataset(faces_file).content_sha256
-
-
-@pytest.mark.slow
-def test_twenty_kills_change_nothing(faces: Path, faces_file: Path, tmp_path: Path) -> None:
-    assert kill_and_continue(faces, tmp_path, 20).content_sha256 == FusionDataset(faces_file).content_sha256
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_killed_build_continues_to_the_same_content(
+    faces: Path, faces_file: Path, tmp_path: Path, kills: int
+) -> None:
+    killed = kill_and_continue("plan_celeba", faces, tmp_path, kills, seed=2, shard_rows=2, most=17)  # of 22
+    assert killed.content_sha256 == FusionDataset(faces_file).content_sha256

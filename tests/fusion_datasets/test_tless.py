@@ -1,14 +1,8 @@
 """T-LESS's photographs in every layout they come in, whole and broken, and FusionT-LESS built from them."""
 
 import json
-import os
 import pickle
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -18,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kills import kill_and_continue
 
 from fusion_datasets import FusionDataset, FusionDatasetsError
 from fusion_datasets.build import execute
@@ -184,45 +179,12 @@ def test_content_does_not_depend_on_workers_or_layout(tless_folder: Path, built:
     assert FusionDataset(again).content_sha256 == FusionDataset(built).content_sha256
 
 
-BUILD = """
-import sys
-from pathlib import Path
-from fusion_datasets import build
-from fusion_datasets.plans import plan_tless
-build._SHARD_ROWS = 6
-if __name__ == "__main__":
-    plan = plan_tless(Path(sys.argv[1]), Path(sys.argv[2]), seed=3)
-    build.execute(plan, workers=int(sys.argv[3]), progress=False)
-"""
-
-
-def kill_and_continue(source: Path, folder: Path, kills: int) -> FusionDataset:
-    """Kill a build that many times, with one and with two workers, each after some more shards; then let it end."""
-    script, output, chance = folder / "script.py", folder / "killed.h5", random.Random(kills)
-    script.write_text(BUILD)
-    partial, most = output.with_name("killed.h5.partial"), 19  # of 23 shards: the last ones are done in a moment
-    for kill in range(kills):
-        command = [sys.executable, str(script), str(source), str(output), str(1 + kill % 2)]
-        process = subprocess.Popen(command)
-        patience = kill * most // kills
-        while process.poll() is None and len(list(partial.glob("*/*.npz"))) <= patience:
-            time.sleep(0.001)
-        time.sleep(chance.random() * 0.02)
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        assert not output.exists()
-    subprocess.run([sys.executable, str(script), str(source), str(output), "1"], check=True)
-    assert sorted(path.name for path in folder.iterdir()) == ["killed.h5", "script.py"]
-    return FusionDataset(output)
-
-
-def test_a_killed_build_continues_to_the_same_content(tless_folder: Path, built: Path, tmp_path: Path) -> None:
-    assert kill_and_continue(tless_folder, tmp_path, 3).content_sha256 == FusionDataset(built).content_sha256
-
-
-@pytest.mark.slow
-def test_twenty_kills_change_nothing(tless_folder: Path, built: Path, tmp_path: Path) -> None:
-    assert kill_and_continue(tless_folder, tmp_path, 20).content_sha256 == FusionDataset(built).content_sha256
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_killed_build_continues_to_the_same_content(
+    tless_folder: Path, built: Path, tmp_path: Path, kills: int
+) -> None:
+    killed = kill_and_continue("plan_tless", tless_folder, tmp_path, kills, seed=3, shard_rows=6, most=19)  # of 23
+    assert killed.content_sha256 == FusionDataset(built).content_sha256
 
 
 def test_objects_that_cannot_be_cut_are_counted_and_left_out(copied: Path, tmp_path: Path) -> None:
