@@ -3,20 +3,10 @@
 import pytest
 import torch
 from torch import nn
+from variants import with_spoiled_statistics
 
 from fusionvae_model.folding import fold_batch_norm
 from fusionvae_model.layers import DecoderCell, DownCell, EncoderCell, UpCell, WeightNormConv2d
-
-
-def with_spoiled_statistics(module: nn.Module) -> nn.Module:
-    """Give every batch norm gains, shifts and statistics of its own."""
-    for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
-            nn.init.uniform_(norm.bias, -1, 1)
-            norm.running_mean.uniform_(-1, 1)
-            norm.running_var.uniform_(0.5, 2)
-    return module.eval()
 
 
 @pytest.mark.parametrize(

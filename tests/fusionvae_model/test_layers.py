@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from variants import with_spoiled_statistics
 
 from fusionvae_model.layers import DecoderCell, DownCell, EncoderCell, SqueezeExcitation, UpCell, WeightNormConv2d
 
@@ -77,14 +78,7 @@ def test_squeeze_excitation_hidden_width():
 def test_up_cell_equals_the_plain_order(training):
     """Nearest upsampling first, then the whole decoder cell; bilinear upsampling first, then the skip's 1×1."""
     torch.manual_seed(0)
-    cell = UpCell(8, expansion=3).double()
-    for module in cell.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, -1, 1)
-            module.running_mean.uniform_(-1, 1)
-            module.running_var.uniform_(0.5, 2)
-    cell.train(training)
+    cell = with_spoiled_statistics(UpCell(8, expansion=3).double()).train(training)
     f = torch.randn(3, 8, 4, 6, dtype=torch.double)
     nearest = F.interpolate(f, scale_factor=2, mode="nearest")
     bilinear = F.interpolate(f, scale_factor=2, mode="bilinear", align_corners=True)

@@ -1,5 +1,7 @@
 """Every kind of model and every ablation, small enough for laws that need many passes."""
 
+from torch import nn
+
 from fusionvae_model import AGGREGATIONS, ModelConfig
 
 TINY = ModelConfig(
@@ -26,3 +28,14 @@ VARIANTS = {
     "fcn-skip": {**BASELINE, "kind": "fcn-skip", "posterior": "none"},
 }
 """What each changes in TINY."""
+
+
+def with_spoiled_statistics(module: nn.Module) -> nn.Module:
+    """Give every batch norm gains, shifts and statistics of its own, and turn to evaluation."""
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.uniform_(norm.bias, -1, 1)
+            norm.running_mean.uniform_(-1, 1)
+            norm.running_var.uniform_(0.5, 2)
+    return module.eval()
