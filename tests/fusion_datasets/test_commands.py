@@ -87,6 +87,13 @@ def test_info(benchmark_file: Path) -> None:
     assert about["digest"] == data.digest
     assert about["content_sha256"] == data.content_sha256
     assert about["spec"]["nll_size"] == 28
+    masks = data.read(0, len(data)).masks
+    assert masks is not None
+    share, together = masks.mean((2, 3)), masks.any(1).mean()
+    assert about["visible"].keys() == {"test"}
+    shown = {"mean": share.mean(), "standard_deviation": share.std(), "together": together}
+    assert about["visible"]["test"] == pytest.approx(shown)
+    assert f"shows    {100 * share.mean():.1f} ± {100 * share.std():.1f} % of an image in each input, " in printed
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

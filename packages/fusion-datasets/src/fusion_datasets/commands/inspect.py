@@ -14,6 +14,7 @@ from fusion_datasets.sources.opening import open_source, recipe_of
 from fusion_datasets.spec import SPLITS, Split
 from fusion_datasets.store import FusionDataset
 from fusion_datasets.verification import verify
+from fusion_datasets.visibility import visibility
 
 
 @click.command()
@@ -23,11 +24,13 @@ def info(file: Path, as_json: bool) -> None:
     """Print what a file is and holds."""
     data = FusionDataset(file, split="train")
     header = data.header
+    shown = {split: visibility(FusionDataset(data.path, split)) for split in header.spec.splits if split != "train"}
     about: dict[str, Any] = {
         "path": str(file),
         "benchmark": header.benchmark,
         "rows": header.rows,
         "occluders": header.occluders,
+        "visible": {split: seen._asdict() for split, seen in shown.items()},
         "shape": list(data.shape),
         "seed": header.seed,
         "source": header.source,
@@ -59,6 +62,7 @@ def info(file: Path, as_json: bool) -> None:
         ),
         "inputs": f"{header.spec.max_inputs} per evaluation row: {header.spec.law}"
         + f", noise of standard deviation {header.spec.noise_std}" * bool(header.spec.noise_std),
+        **{f"{split} shows": str(seen) for split, seen in shown.items()},
         "source": f"{source['name']}, {source['layout']}, {source['digest'][:12]}…",
         "seed": header.seed,
         "license": header.license,
