@@ -85,7 +85,7 @@ def test_train_dry_run_writes_nothing(data_file, quick_preset, tmp_path, monkeyp
     from fusionvae_model.trainer import Trainer
 
     monkeypatch.setattr(Trainer, "measure_step_seconds", lambda *_, **__: 30.0)
-    monkeypatch.setattr(Trainer, "measure_finish_seconds", lambda _: 60.0)
+    monkeypatch.setattr(Trainer, "measure_pass_seconds", lambda _: 3.0)  # of which there are twenty
     words = ["train", "--data", data_file, "--output", tmp_path / "run", "--preset", quick_preset, "--dry-run"]
     plan = json.loads(call(*words).stdout)
     assert (plan["total_steps"], plan["steps_done"], plan["steps_left"], plan["minutes_left"]) == (8, 0, 8, 5.0)

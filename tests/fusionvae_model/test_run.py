@@ -236,7 +236,7 @@ def test_minutes_fix_the_steps_once(quick_trainer, quick_train, tmp_path, monkey
         return 20 * 60
 
     monkeypatch.setattr(Trainer, "measure_step_seconds", measured)
-    monkeypatch.setattr(Trainer, "measure_finish_seconds", lambda self: 60 * 60)
+    monkeypatch.setattr(Trainer, "measure_pass_seconds", lambda self: 60 * 60 / 20)  # of which there are twenty
     summary = quick_train(tmp_path / "run", minutes=100)
     stored = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (summary["steps"], stored["total_steps"], stored["minutes"]) == (2, 2, 100)
@@ -249,6 +249,31 @@ def test_minutes_fix_the_steps_once(quick_trainer, quick_train, tmp_path, monkey
 
 def test_minutes_leave_at_least_one_step(quick_trainer, monkeypatch):
     assert quick_trainer(minutes=1e-9).run.total_steps == 1
+
+
+def test_steps_and_finish_fill_the_minutes(quick_trainer, monkeypatch):
+    """As many steps as fit beside the finish after them; a finish after few steps takes few batches."""
+    from fusionvae_model import trainer as trainer_module
+
+    trainer = quick_trainer()
+    monkeypatch.setattr(trainer_module, "STATISTICS_BATCHES_PER_KIND", 20)
+    monkeypatch.setattr(trainer_module, "GAP_BATCHES_PER_KIND", 2)
+    passes = [trainer.finishing_passes(steps) for steps in (1, 4, 8, 9, 40, 79, 80, 100, 10**6)]
+    assert passes == [20, 20, 40, 40, 72, 108, 112, 112, 112]
+    speed = {"step_seconds": 3.0, "pass_seconds": 1.0}
+    for seconds, steps in (
+        (-1, 1),
+        (0, 1),
+        (33, 4),
+        (64, 8),
+        (191, 40),
+        (352, 80),
+        (3112, 1000),
+        (3113, 1000),
+        (3114, 1001),
+    ):
+        assert trainer.steps_within(seconds, **speed) == steps, seconds
+    assert trainer.steps_within(3112, step_seconds=3.0, pass_seconds=0.0) == 1037
 
 
 @pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf")])

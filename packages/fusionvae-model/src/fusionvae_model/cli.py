@@ -118,7 +118,8 @@ def train(
     }
     if dry_run:
         trainer = training.prepare(data, output, **settings)
-        seconds, finish = trainer.measure_step_seconds(seconds=3), trainer.measure_finish_seconds()
+        seconds = trainer.measure_step_seconds(seconds=3)
+        finish = trainer.measure_pass_seconds() * trainer.finishing_passes(trainer.run.total_steps)
         memory = peak_memory_mib(trainer.device)
         left = trainer.run.total_steps - trainer.step
         plan = {

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import time
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,6 +37,7 @@ SHEET_ROWS = 6
 STATISTICS_BATCHES_PER_KIND = 20
 """Batches, for each number of inputs, from which the final batch statistics are estimated."""
 GAP_BATCHES_PER_KIND = 2
+"""Batches, for each number of inputs, on which the gap between train and eval mode is measured, before and after."""
 
 
 class Trainer:
@@ -173,7 +175,7 @@ class Trainer:
         """Re-estimate the batch statistics, write the finished model and return the summary of the training."""
         config, total = self.run.train, self.run.total_steps
         kinds = config.max_inputs + 1
-        statistics, held = STATISTICS_BATCHES_PER_KIND * kinds, GAP_BATCHES_PER_KIND * kinds
+        statistics, held = _finishing_batches(total, kinds)
         if self.state.average is not None:
             self.state.parameters.write(self.state.average.state["weights"])
         with self._progress("batch statistics", statistics + 2 * held, "batches") as progress:
@@ -262,8 +264,8 @@ class Trainer:
         probe = TrainingStep(self.run, self.device, self.processes)
         return self._measure(lambda batch, k: probe.take(batch, k)["loss"], seconds)
 
-    def measure_finish_seconds(self) -> float:
-        """Return how long :meth:`finish` will take: its passes, each as long as one without gradient is now."""
+    def measure_pass_seconds(self) -> float:
+        """Return the time of a pass without gradient, of which :meth:`finish` makes :meth:`finishing_passes`."""
         probe = copy.deepcopy(self.model).eval()
         (rows, *_) = self.processes.shares(self.run.train.batch_size)
 
@@ -271,8 +273,21 @@ class Trainer:
         def one_pass(batch: Batch, _: int) -> Tensor:
             return probe(batch.target[rows], batch.inputs[rows]).nats.sum()
 
-        passes = (STATISTICS_BATCHES_PER_KIND + 4 * GAP_BATCHES_PER_KIND) * (self.run.train.max_inputs + 1)
-        return passes * self._measure(one_pass, 0.0)
+        return self._measure(one_pass, 0.0)
+
+    def finishing_passes(self, total_steps: int) -> int:
+        """Return how many passes :meth:`finish` makes after so many steps: both gaps in both modes, the statistics."""
+        statistics, held = _finishing_batches(total_steps, self.run.train.max_inputs + 1)
+        return statistics + 4 * held
+
+    def steps_within(self, seconds: float, *, step_seconds: float, pass_seconds: float) -> int:
+        """Return how many steps, at least one, and the finish after them come nearest to some seconds."""
+
+        def middle(steps: int) -> float:  # of the step, so that the nearest number is found
+            return (steps - 0.5) * step_seconds + self.finishing_passes(steps) * pass_seconds
+
+        most = 1 + max(0, round(seconds / step_seconds))
+        return max(1, bisect_right(range(1, most), seconds, key=middle))
 
     def _measure(self, work: Callable[[Batch, int], Tensor], seconds: float) -> float:
         """Return the time of some work on a batch, averaged over equal shares of each number of inputs."""
@@ -288,3 +303,9 @@ class Trainer:
             one_round()
             rounds += 1
         return self.processes.agree((time.monotonic() - started) / (rounds * kinds))
+
+
+def _finishing_batches(total_steps: int, kinds: int) -> tuple[int, int]:
+    """Batches of the final statistics and of a gap, in equal shares; of a short run, no more than it had steps."""
+    most = max(1, total_steps // kinds)
+    return min(STATISTICS_BATCHES_PER_KIND, most) * kinds, min(GAP_BATCHES_PER_KIND, most) * kinds

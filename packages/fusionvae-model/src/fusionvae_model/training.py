@@ -165,7 +165,7 @@ def prepare(
         restore_newest(output, trainer.load_checkpoint)
     elif minutes is not None:
         step_seconds = trainer.measure_step_seconds(seconds=min(20.0, 3.0 * minutes))
-        others = trainer.measure_finish_seconds()
-        left = processes.agree(60 * minutes - others - (time.monotonic() - began))
-        trainer.set_total_steps(max(1, round(left / step_seconds)))
+        pass_seconds = trainer.measure_pass_seconds()
+        left = processes.agree(60 * minutes - (time.monotonic() - began))
+        trainer.set_total_steps(trainer.steps_within(left, step_seconds=step_seconds, pass_seconds=pass_seconds))
     return trainer
