@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import subprocess
 import sys
@@ -75,12 +76,14 @@ class Step:
         program: of the three commands.
         words: its arguments.
         minutes: how long it is meant to take; None where only a measurement could tell.
+        here: run in this process, which has loaded torch; only where nothing follows that needs the memory.
     """
 
     purpose: str
     program: str
     words: tuple[str, ...]
     minutes: float | None = None
+    here: bool = False
 
     @property
     def command(self) -> str:
@@ -253,14 +256,12 @@ class Reproduction:
         shown = [word for row in rows for word in ("--weights", str(self.folder(row, 0)))]
         shown += ["--data", str(self.data), "--device", self.device, "--figures", str(self.output / "figures")]
         words = ("report", "--results", str(self.results), "--table", str(self.number))
-        return [
-            Step("draw the page", "fusion-bench", (*words, *shown, "-o", str(self.output / "index.html"))),
-            *(
-                Step(f"write the tables as {name}", "fusion-bench", (*words, "-o", str(self.output / f"tables.{name}")))
-                for name in ("tex", "csv")
-            ),
-            Step("print the tables", "fusion-bench", (*words, "--format", "md")),
-        ]
+        written = {"draw the page": (*shown, "-o", str(self.output / "index.html"))}
+        written |= {
+            f"write the tables as {name}": ("-o", str(self.output / f"tables.{name}")) for name in ("tex", "csv")
+        }
+        written |= {"print the tables": ("--format", "md")}
+        return [Step(purpose, "fusion-bench", (*words, *more), here=True) for purpose, more in written.items()]
 
 
 def run_steps(steps: list[Step]) -> None:
@@ -272,13 +273,24 @@ def run_steps(steps: list[Step]) -> None:
     for number, step in enumerate(steps, 1):
         note(f"[{number}/{len(steps)}] {step.purpose}\n$ {step.command}")
         last = number == len(steps)
-        done = subprocess.run(
-            [sys.executable, "-m", _MODULES[step.program], *step.words],
-            stdout=None if last else _STDERR,
-            check=False,
-        )
-        if done.returncode:
+        if status := _run_here(step, last=last) if step.here else _run_apart(step, last=last):
             raise BenchError(
-                f"could not {step.purpose} (exit status {done.returncode}): its reason stands above; call again to go "
+                f"could not {step.purpose} (exit status {status}): its reason stands above; call again to go "
                 "on from there"
             )
+
+
+def _run_apart(step: Step, *, last: bool) -> int:
+    command = [sys.executable, "-m", _MODULES[step.program], *step.words]
+    return subprocess.run(command, stdout=None if last else _STDERR, check=False).returncode
+
+
+def _run_here(step: Step, *, last: bool) -> int:
+    from fusionvae_bench.cli import main  # whose part this is
+
+    with contextlib.nullcontext() if last else contextlib.redirect_stdout(sys.stderr):
+        try:
+            main(step.words, prog_name=step.program)
+        except SystemExit as ended:
+            return int(ended.code or 0)
+    return 0
