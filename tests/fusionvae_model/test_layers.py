@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from variants import with_spoiled_statistics
 
+from fusionvae_model.depthwise import NARROWEST, DepthwiseConv2d
 from fusionvae_model.layers import DecoderCell, DownCell, EncoderCell, SqueezeExcitation, UpCell, WeightNormConv2d
 
 
@@ -96,6 +97,23 @@ def test_down_cell_skip_sees_the_four_shifted_grids():
     skip = torch.cat([F.conv2d(grid, conv.effective_weight(), conv.bias, stride=2) for grid, conv in pairs], dim=1)
     torch.testing.assert_close(cell(f), skip + 0.1 * cell.branch(f))
     assert cell(f).shape == (2, 8, 4, 4)
+
+
+@pytest.mark.parametrize("width", [NARROWEST - 4, NARROWEST, NARROWEST + 3])
+def test_depthwise_gradients_are_those_of_a_plain_convolution(width):
+    torch.manual_seed(0)
+    conv = DepthwiseConv2d(16)
+    features = torch.randn(3, 16, 6, width).to(memory_format=torch.channels_last).requires_grad_()
+    upstream = torch.randn(3, 16, 6, width)
+    ours, plain = conv(features), nn.Conv2d.forward(conv, features)
+    assert torch.equal(ours, plain)
+    assert (type(ours.grad_fn) is not type(plain.grad_fn)) == (width >= NARROWEST)
+    for gradient, expected in zip(
+        torch.autograd.grad(ours, (features, conv.weight), upstream),
+        torch.autograd.grad(plain, (features, conv.weight), upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_decoder_cell_is_an_inverted_bottleneck():

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fusionvae_model.depthwise import DepthwiseConv2d
 from fusionvae_model.recomputation import recompute
 
 BRANCH_SCALE = 0.1
@@ -181,7 +182,7 @@ def _expand(channels: int, expansion: int) -> nn.Sequential:
 
 def _contract(hidden: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(hidden, hidden, 5, padding=2, groups=hidden, bias=False),
+        DepthwiseConv2d(hidden),
         batch_norm(hidden),
         nn.SiLU(),
         nn.Conv2d(hidden, out_channels, 1, bias=False),
