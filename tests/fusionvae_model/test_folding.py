@@ -38,3 +38,17 @@ def test_a_folded_model_gives_the_same_samples_and_weights(tiny_model):
     ours, theirs = (m.log_importance_weights(target, inputs, **settings, generator=noise()) for m in (folded, model))
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-4)  # the likelihood is float32
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_folded_model_keeps_channels_last(tiny_model):
+    """Features in another layout cost a copy for each convolution and half the speed, and change no number."""
+    model, seen = tiny_model.folded(), []
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda _module, _inputs, output, name=name: seen.append((name, output)))
+    model.log_importance_weights(
+        torch.rand(2, 1, 16, 16), torch.rand(2, 3, 1, 16, 16), num_samples=3, num_inputs=(0, 3)
+    )
+    maps = [(name, f) for name, f in seen if isinstance(f, torch.Tensor) and f.ndim == 4]
+    assert len(maps) > 50
+    at_the_start = ("walk.groups.0.cells",)  # h, the same for all
+    assert [name for name, f in maps if not f.is_contiguous(memory_format=torch.channels_last)] == [*at_the_start]

@@ -126,7 +126,7 @@ def test_every_encoder_gets_a_gradient_where_it_has_inputs(model, images):
 
 def test_a_folder_and_folding_keep_every_encoder(model, images, tmp_path):
     _, inputs, others = images
-    model.float().eval().save_pretrained(tmp_path)
+    model.float().eval().to(memory_format=torch.channels_last).save_pretrained(tmp_path)
     loaded = FusionVAE.from_pretrained(tmp_path)
     assert loaded.config == model.config
     inputs, others = inputs.float(), [images.float() for images in others]

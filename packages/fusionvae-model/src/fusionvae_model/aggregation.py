@@ -30,6 +30,19 @@ def bayes_aggregate(elements: Normal, *, dim: int = 1) -> Normal:
     return Normal(mean, (-0.5 * log_precision.logsumexp(dim=dim)).exp(), validate_args=False)
 
 
+def repeat_images(features: Tensor, count: int) -> Tensor:
+    """Repeat every image's features for each of its samples, channels last in memory.
+
+    Args:
+        features: ``[b, …, C, h, w]``.
+        count: Samples of each image.
+
+    Returns:
+        ``[b · count, …, C, h, w]``, the samples of an image side by side.
+    """
+    return features.movedim(-3, -1).repeat_interleave(count, dim=0).movedim(-1, -3)
+
+
 @dataclass(frozen=True)
 class InputSet:
     """What one latent group knows of a set of inputs.
@@ -42,9 +55,9 @@ class InputSet:
     features: Tensor
     num_inputs: int
 
-    def repeat_interleave(self, count: int, *, dim: int) -> Self:
-        """Repeat every image's features for each of its samples, as a tensor's method of this name does."""
-        return type(self)(self.features.repeat_interleave(count, dim=dim), self.num_inputs)
+    def for_samples(self, count: int) -> Self:
+        """Repeat every image's features for each of its samples."""
+        return type(self)(repeat_images(self.features, count), self.num_inputs)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ def bounded_normal(parameters: Tensor) -> Normal:
     """
     exact = parameters.to(torch.promote_types(parameters.dtype, torch.float32))  # also under autocast
     mean, log_scale = (SOFT_CLAMP * torch.tanh(exact / SOFT_CLAMP)).chunk(2, dim=1)
+    # Where channels come last, the halves are interleaved, and a CPU computes such exponentials one by one.
+    log_scale = log_scale.contiguous(memory_format=torch.channels_last)
     return Normal(mean, log_scale.exp() + SCALE_FLOOR, validate_args=False)
 
 

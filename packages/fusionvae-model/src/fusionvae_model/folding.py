@@ -85,7 +85,8 @@ def _plain(convolution: WeightNormConv2d) -> nn.Conv2d:
 def _like(convolution: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
     result = copy.copy(convolution)
     result._parameters = dict(convolution._parameters)
-    weight = weight.detach().contiguous(memory_format=torch.channels_last)
+    # Not contiguous(): it leaves 1×1 and depthwise filters as they are, and what follows them loses the layout.
+    weight = weight.detach().to(memory_format=torch.channels_last)
     result.weight = nn.Parameter(weight, requires_grad=False)
     result.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
     return result

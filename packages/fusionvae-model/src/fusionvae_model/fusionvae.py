@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar, TypeVar
+from itertools import groupby
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from fusionvae_model.aggregation import InputSet
+from fusionvae_model.aggregation import InputSet, repeat_images
 from fusionvae_model.config import ModelConfig
 from fusionvae_model.distributions import Likelihood, normal_kl
 from fusionvae_model.errors import FusionVAEError
@@ -29,8 +30,6 @@ PIXELS_PER_PASS = 512 * 32 * 32
 
 Context = Sequence[InputSet | None]
 """What every group knows of one set of inputs; all ``None`` for the empty set."""
-
-T = TypeVar("T", Tensor, InputSet | None)
 
 
 class FusionVAE(FusionModel):
@@ -134,14 +133,15 @@ class FusionVAE(FusionModel):
         of_others = self._encode_others(others, batch_size=len(inputs))
         _, (context,) = self._encode(None, inputs, (inputs.shape[1],), of_others)
         means = []
-        for count in self._sample_chunks(num_samples, len(inputs)):
-            repeated = _repeat(context, count)
-            walk = self.walk(
-                draw_from_prior(generator, temperature=temperature),
-                batch_size=len(inputs) * count,
-                contexts=[repeated],
-            )
-            means.append(self._likelihood(walk, repeated).mean.unflatten(0, (len(inputs), count)))
+        for count, passes in groupby(self._sample_chunks(num_samples, len(inputs))):
+            repeated = _for_samples(context, count)
+            for _ in passes:
+                walk = self.walk(
+                    draw_from_prior(generator, temperature=temperature),
+                    batch_size=len(inputs) * count,
+                    contexts=[repeated],
+                )
+                means.append(self._likelihood(walk, repeated).mean.unflatten(0, (len(inputs), count)))
         return torch.cat(means, dim=1)
 
     @inference
@@ -189,17 +189,19 @@ class FusionVAE(FusionModel):
         of_target, contexts = self._encode(target, inputs[:, : max(sizes)], sizes, of_others)
         posterior_features = self._posterior_features(of_target, contexts[0])
         weights = []
-        for count in self._sample_chunks(num_samples, len(target)):
-            repeated = [_repeat(context, count) for context in contexts]
-            walk = self.walk(
-                draw_from_posterior(generator),
-                batch_size=len(target) * count,
-                contexts=repeated,
-                target=_repeat(posterior_features, count),
-            )
-            log_likelihood = self._scored_log_likelihood(self._likelihood(walk, repeated[0]), target, count)
-            chunk = log_likelihood[:, None] + log_density_ratio(walk)
-            weights.append(chunk.unflatten(0, (len(target), count)).transpose(1, 2))
+        for count, passes in groupby(self._sample_chunks(num_samples, len(target))):
+            repeated = [_for_samples(context, count) for context in contexts]
+            seen_by_posterior = [repeat_images(features, count) for features in posterior_features]
+            for _ in passes:
+                walk = self.walk(
+                    draw_from_posterior(generator),
+                    batch_size=len(target) * count,
+                    contexts=repeated,
+                    target=seen_by_posterior,
+                )
+                log_likelihood = self._scored_log_likelihood(self._likelihood(walk, repeated[0]), target, count)
+                chunk = log_likelihood[:, None] + log_density_ratio(walk)
+                weights.append(chunk.unflatten(0, (len(target), count)).transpose(1, 2))
         result = torch.cat(weights, dim=2)
         return result[:, 0] if num_inputs is None else result
 
@@ -282,6 +284,6 @@ class FusionVAE(FusionModel):
         return [min(chunk, num_samples - done) for done in range(0, num_samples, chunk)]
 
 
-def _repeat(features: Sequence[T], count: int) -> list[T]:
-    """Repeat every image's features for each of its samples: ``[b, …] → [b · count, …]``."""
-    return [f if f is None else f.repeat_interleave(count, dim=0) for f in features]
+def _for_samples(context: Context, count: int) -> Context:
+    """Repeat what every group knows of a set of inputs for each sample of an image."""
+    return [inputs if inputs is None else inputs.for_samples(count) for inputs in context]
