@@ -43,7 +43,7 @@ def kill_and_continue(
     for kill in range(kills):
         process = subprocess.Popen([*command, str(1 + kill % 2)])
         patience = kill * most // kills
-        while process.poll() is None and len(list(partial.glob("*/*.npz"))) <= patience:
+        while process.poll() is None and len(list(partial.glob("*/*.shard"))) <= patience:
             time.sleep(0.001)
         time.sleep(chance.random() * 0.02)
         os.kill(process.pid, signal.SIGKILL)

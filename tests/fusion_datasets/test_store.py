@@ -230,7 +230,7 @@ def test_files_that_are_none_are_refused_in_one_sentence(broken_file: Path, case
 
 def test_a_damaged_chunk_is_one_sentence(broken_file: Path) -> None:
     with h5py.File(broken_file) as file:
-        offset = file["test/inputs"].id.get_chunk_info(0).byte_offset
+        offset = file["test/target"].id.get_chunk_info(0).byte_offset
     content = bytearray(broken_file.read_bytes())
     content[offset : offset + 200] = bytes(200)
     broken_file.write_bytes(content)

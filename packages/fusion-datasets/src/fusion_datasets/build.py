@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fusion_datasets.assembly import Assembly
 from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.locking import locked
 from fusion_datasets.progress import Progress
 from fusion_datasets.schema import OCCLUDERS, occluder_section, validate
-from fusion_datasets.shards import ORIGINALS, Journal, Rendered, Shard, ShardRenderer
-from fusion_datasets.sources import HasOccluders, Omission, Recipe, Source, originals_digest
+from fusion_datasets.shards import Journal, Rendered, Shard, ShardRenderer, read_arrays
+from fusion_datasets.sources import HasOccluders, Recipe, Source
 from fusion_datasets.sources.mnist import MnistSource
 from fusion_datasets.sources.standin import StandInMnist
 from fusion_datasets.spec import BENCHMARKS, BenchmarkSpec, ObjectLaw
-from fusion_datasets.store import DatasetWriter, opened
+from fusion_datasets.store import opened
 
 STAND_IN_COUNT: Final = 12_000
 """Training digits of a stand-in; a sixth of them again for testing, MNIST's own proportion."""
@@ -212,7 +212,9 @@ def execute(plan: BuildPlan, *, workers: int = 1, force: bool = False, progress:
             if isinstance(source, Recipe):
                 source = source.write(workshop / "stand-in", progress=progress)
             renderer = ShardRenderer(workshop, source, plan.spec, plan.seed)
-            _assemble(plan, renderer, _render(plan, renderer, workers, progress), progress)
+            with Assembly(renderer, plan.shards()) as assembly:
+                done = _render(plan, renderer, workers, assembly, progress)
+                assembly.publish(plan.output, done, progress=progress)
             shutil.rmtree(plan.partial, ignore_errors=True)
     except OSError as error:
         raise FusionDatasetsError(
@@ -238,7 +240,9 @@ def is_built(plan: BuildPlan) -> bool:
     return True
 
 
-def _render(plan: BuildPlan, renderer: ShardRenderer, workers: int, progress: bool) -> dict[str, Rendered]:
+def _render(
+    plan: BuildPlan, renderer: ShardRenderer, workers: int, assembly: Assembly, progress: bool
+) -> dict[str, Rendered]:
     """Render what is missing, occluders first: the rows of the evaluation splits are made with them."""
     journal = Journal(renderer.folder)
     shards = plan.shards()
@@ -254,6 +258,8 @@ def _render(plan: BuildPlan, renderer: ShardRenderer, workers: int, progress: bo
             for shard, rendered in renderer.render_all(stage, min(workers, len(stage))):
                 journal.record(shard.name, rendered)
                 bar.advance(shard.stop - shard.start)
+                for _ in assembly.extend(journal.done):
+                    pass
     unreadable = [flaw for shard in shards for flaw in journal.done[shard.name].unreadable]
     if unreadable and not plan.skip_bad:
         named = ", ".join(f"{flaw.name} ({flaw.reason})" for flaw in unreadable[:_NAMED_AT_MOST])
@@ -285,34 +291,5 @@ def _pool_occluders(plan: BuildPlan, renderer: ShardRenderer) -> None:
     """Gather the occluders of each evaluation split in one array that all processes map into memory."""
     for split in plan.spec.splits:
         shards = [shard for shard in plan.shards() if shard.section == occluder_section(split) != "train"]
-        crops = [np.load(renderer.folder / shard.name, allow_pickle=False)["rgba"] for shard in shards]
+        crops = [read_arrays(renderer.folder / shard.name)["rgba"] for shard in shards]
         np.save(renderer.pool_path(split), np.concatenate(crops), allow_pickle=False)
-
-
-def _assemble(plan: BuildPlan, renderer: ShardRenderer, done: dict[str, Rendered], progress: bool) -> None:
-    workshop, source, shards = renderer.folder, renderer.source, plan.shards()
-    rows = dict.fromkeys(plan.originals, 0)
-    originals: dict[str, list[NDArray[np.uint8]]] = {section: [] for section in plan.originals}
-    omitted: dict[str, list[Omission]] = {}
-    for shard in shards:
-        rendered = done[shard.name]
-        rows[shard.section] += rendered.rows
-        if flaws := rendered.unreadable + rendered.rejected:
-            omitted.setdefault(shard.section, []).extend(flaws)
-    with (
-        Progress(f"{plan.spec.title} file", sum(rows.values()), shown=progress) as bar,
-        DatasetWriter(workshop / "assembled.h5", rows, plan.spec, has_labels=source.has_labels) as writer,
-    ):
-        for shard in shards:
-            with np.load(workshop / shard.name, allow_pickle=False) as stored:
-                arrays = dict(stored.items())
-            if ORIGINALS in arrays:
-                originals[shard.section].append(arrays.pop(ORIGINALS))
-            writer.append(shard.section, arrays.items())
-            bar.advance(done[shard.name].rows)
-        about = dict(source.description)
-        if "digest" not in about:
-            about["digest"] = originals_digest((name, np.concatenate(parts)) for name, parts in originals.items())
-        if omitted:
-            about["omitted"] = omitted
-        writer.publish(plan.output, seed=plan.seed, source=about, license_name=source.license)

@@ -4,12 +4,14 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from fusion_datasets.corruptions import OccluderPool, render_example
@@ -34,23 +36,28 @@ class Shard:
     @property
     def name(self) -> str:
         """Name of its file."""
-        return f"{self.section.replace('/', '-')}-{self.start:07d}.npz"
+        return f"{self.section.replace('/', '-')}-{self.start:07d}.shard"
 
 
 class Rendered(NamedTuple):
     """What became of a shard.
 
     Arguments:
-        sha256: Digest of its file.
+        crc32: Checksum of its file.
         rows: Rows in it.
         unreadable: Originals that are missing or broken, and not among them.
         rejected: Originals that could not be cut out, and are not among them either.
     """
 
-    sha256: str
+    crc32: int
     rows: int
     unreadable: tuple[Omission, ...] = ()
     rejected: tuple[Omission, ...] = ()
+
+    @property
+    def flaws(self) -> tuple[Omission, ...]:
+        """Originals without a row."""
+        return self.unreadable + self.rejected
 
 
 class Journal:
@@ -66,7 +73,7 @@ class Journal:
         self.done: dict[str, Rendered] = {}
         for name, rendered in self._read():
             shard = folder / name
-            if not rendered.unreadable and shard.is_file() and file_sha256(shard) == rendered.sha256:
+            if not rendered.unreadable and shard.is_file() and isal_zlib.crc32(shard.read_bytes()) == rendered.crc32:
                 self.done[name] = rendered
         write_atomically(self._path, "".join(map(self._line, self.done, self.done.values())).encode())
 
@@ -83,12 +90,38 @@ class Journal:
             # The last line may be torn: it was being written when the build was killed.
             with contextlib.suppress(ValueError):
                 for line in self._path.read_text(encoding="utf-8").splitlines():
-                    name, sha256, rows, *omissions = json.loads(line)
-                    yield name, Rendered(sha256, rows, *(tuple(Omission(*one) for one in some) for some in omissions))
+                    name, crc32, rows, *omissions = json.loads(line)
+                    yield name, Rendered(crc32, rows, *(tuple(Omission(*one) for one in some) for some in omissions))
 
     @staticmethod
     def _line(shard: str, rendered: Rendered) -> str:
         return json.dumps([shard, *rendered]) + "\n"
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> int:
+    """Write arrays one after the other, behind a line of JSON that says what they are; return the file's CRC-32."""
+    layout = {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
+    head = json.dumps(layout).encode() + b"\n"
+    crc32 = isal_zlib.crc32(head)
+    with path.open("wb") as file:
+        file.write(head)
+        for array in map(np.ascontiguousarray, arrays.values()):
+            file.write(array.data)
+            crc32 = isal_zlib.crc32(array.data, crc32)
+    return crc32
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Map the arrays of a file of `write_arrays` into memory."""
+    with path.open("rb") as file:
+        layout, start = json.loads(file.readline()), file.tell()
+    content = np.memmap(path, np.uint8, "r")
+    arrays = {}
+    for name, (kind, shape) in layout.items():
+        stop = start + np.dtype(kind).itemsize * prod(shape)
+        arrays[name] = content[start:stop].view(np.ndarray).view(kind).reshape(shape)
+        start = stop
+    return arrays
 
 
 def file_sha256(path: Path) -> str:
@@ -118,11 +151,9 @@ class ShardRenderer:
         arrays, unreadable, rejected = self._arrays(shard)
         # The name is this process's own: one orphaned by a killed build may still be finishing the same shard.
         temporary = self.folder / f"{shard.name}.{os.getpid()}"
-        with temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        sha256 = file_sha256(temporary)
+        crc32 = write_arrays(temporary, arrays)
         replace_durably(temporary, self.folder / shard.name)
-        return Rendered(sha256, len(arrays["index"]), unreadable, rejected)
+        return Rendered(crc32, len(arrays["index"]), unreadable, rejected)
 
     def pool_path(self, split: str) -> Path:
         """Where the occluders for a split lie, all in one array, while its rows are rendered."""
@@ -167,8 +198,10 @@ def render_rows(
     Returns:
         Name of the array → its rows, in the types of `schema.FIELDS`.
     """
-    border = (spec.padding_px, spec.padding_px)
-    target = np.pad(clean.images, ((0, 0), border, border, (0, 0)))
+    target = clean.images
+    if spec.padding_px:
+        border = (spec.padding_px, spec.padding_px)
+        target = np.pad(target, ((0, 0), border, border, (0, 0)))
     index = np.arange(start, start + len(target)) if clean.index is None else clean.index
     arrays: dict[str, NDArray[Any]] = {"target": target, "index": index}
     if clean.labels is not None:
