@@ -13,6 +13,7 @@ from kills import kill_and_continue
 from fusion_datasets import BENCHMARKS, FusionDataset, FusionDatasetsError
 from fusion_datasets.build import execute
 from fusion_datasets.plans import plan_celeba
+from fusion_datasets.sources.area import area_means
 from fusion_datasets.sources.celeba import CelebaSource
 from fusion_datasets.sources.faces import HEIGHT, WIDTH, Identity, render_face
 from fusion_datasets.sources.standin import StandInCelebA
@@ -58,6 +59,25 @@ def test_rows_are_windows_of_the_photographs_scaled_by_area(faces_file: Path, fa
             means = window.reshape(4, 37, 4, 37, 3).mean(axis=(1, 3))  # an area average whatever computes it
             assert np.allclose(example.target.reshape(4, 16, 4, 16, 3).mean(axis=(1, 3))[..., ::-1], means, atol=0.6)
         first += len(data)
+
+
+@pytest.mark.parametrize("shape", [(37, 37, 3), (37, 20, 1), (32, 64, 3)])
+def test_area_means_are_the_nearest_levels_to_the_exact_means(shape: tuple[int, int, int]) -> None:
+    h, w, c = shape
+    height, width = h // 2, 16
+    images = np.random.default_rng(h).integers(0, 256, (8, *shape), np.uint8)
+    fine = images.astype(np.int64).repeat(height, axis=1).repeat(width, axis=2)
+    sums = fine.reshape(8, height, h, width, w, c).sum(axis=(2, 4))
+    means = area_means(iter(images), shape, height, width).astype(np.int64)
+    assert np.abs(2 * (means * (h * w) - sums)).max() <= h * w
+
+
+def test_windows_are_scaled_as_by_opencv() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 148, 148, 3), np.uint8)
+    images[10:] = (images[10:] > 127) * np.uint8(255)
+    expected = [cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA) for image in images]
+    assert np.array_equal(area_means(images, (148, 148, 3), 64, 64), expected)
+    assert area_means((), (148, 148, 3), 64, 64).shape == (0, 64, 64, 3)
 
 
 def test_inputs_show_ellipses_and_no_noise(faces_file: Path) -> None:
@@ -132,7 +152,7 @@ def test_any_layout_gives_the_same_images(faces: Path, faces_file: Path, tmp_pat
 
 
 def harmed(faces: Path, folder: Path) -> Path:
-    """A copy in which four originals are broken in four ways."""
+    """A copy in which five originals are broken in five ways."""
     shutil.copytree(faces, folder)
     images = folder / "img_align_celeba"
     (images / name(3)).unlink()
@@ -140,6 +160,8 @@ def harmed(faces: Path, folder: Path) -> Path:
     (images / name(11)).write_bytes(content[: len(content) // 2])
     (images / name(26)).write_bytes(b"<html>quota exceeded</html>")
     cv2.imwrite(str(images / name(30)), np.zeros((20, 30, 3), np.uint8))
+    content = (images / name(37)).read_bytes()
+    (images / name(37)).write_bytes(content[:-1500] + bytes(512) + content[-988:])  # a block of the disk is lost
     return folder
 
 
@@ -150,15 +172,15 @@ def test_broken_photographs_are_named_counted_and_left_out_on_request(
     with pytest.raises(FusionDatasetsError) as caught:
         build(source, tmp_path)
     sentence = str(caught.value)
-    assert sentence.startswith("4 of 42 originals cannot be used: ")
-    flaws = ["missing", "cut short", "no JPEG", "30×20 pixels instead of 178×218"]
-    for position, flaw in zip((3, 11, 26, 30), flaws, strict=True):
+    assert sentence.startswith("5 of 42 originals cannot be used: ")
+    flaws = ["missing", "cut short", "no JPEG", "30×20 pixels instead of 178×218", "damaged"]
+    for position, flaw in zip((3, 11, 26, 30, 37), flaws, strict=True):
         assert f"{name(position)} ({flaw})" in sentence
     assert "--skip-bad" in sentence
     assert not (tmp_path / "fusion-celeba.h5").exists()
     part, whole = FusionDataset(build(source, tmp_path, skip_bad=True)), FusionDataset(faces_file)
-    assert part.header.rows == {"train": 24, "valid": 7, "test": 7}
-    assert [entry[2] for entry in part.source["omitted"]["valid"]] == flaws[2:]
+    assert part.header.rows == {"train": 24, "valid": 7, "test": 6}
+    assert [entry[2] for entry in part.source["omitted"]["valid"]] == flaws[2:4]
     batch, expected = part.read(0, 7), whole.read(0, 9)
     kept = [1, 2, 3, 5, 6, 7, 8]
     assert batch.index.tolist() == expected.index[kept].tolist()

@@ -120,10 +120,7 @@ def test_numpy_and_torch_agree_exactly_on_the_same_parameters(many: Ellipses) ->
 
 def frozen_and_live(target: np.ndarray, count: int) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
     """Inputs as levels `[n, h, w]` and masks of one target: rendered as for a file, and as for training."""
-    generator = np.random.default_rng(0)
-    frozen = tuple(
-        map(np.stack, zip(*(corrupt(target, LAW, SPEC.noise_std, generator) for _ in range(count)), strict=True))
-    )
+    frozen = corrupt(target, LAW, SPEC.noise_std, np.random.default_rng(0), count)
     batch = torch.from_numpy(target).permute(2, 0, 1).expand(count // 3, 1, 32, 32) / 255
     rendered = live.render_inputs(batch, 3, SPEC, generator=torch_generator(1))
     levels = (rendered.inputs * 255).round().byte().reshape(-1, 32, 32).numpy()

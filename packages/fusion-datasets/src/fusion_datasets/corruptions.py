@@ -101,29 +101,37 @@ def ellipse_visibility(ellipses: Ellipses, rows: Any, columns: Any) -> Any:
 
 
 def corrupt(
-    target: NDArray[np.uint8], law: EllipseLaw, noise_std: float, generator: np.random.Generator
+    target: NDArray[np.uint8], law: EllipseLaw, noise_std: float, generator: np.random.Generator, num_inputs: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Draw one input: what the ellipses leave of the target, plus noise everywhere, clipped, in 8 bits.
+    """Draw inputs: what the ellipses leave of the target, plus noise everywhere, clipped, in 8 bits.
 
     Arguments:
         target: uint8 `[h, w, c]`.
-        law: What the input shows.
+        law: What an input shows.
         noise_std: Standard deviation of the noise, on the scale where white is 1.
-        generator: Source of randomness; the ellipses are drawn before the noise.
+        generator: Source of randomness; of each input the ellipses are drawn before the noise.
+        num_inputs: How many inputs, k ≥ 1.
 
     Returns:
-        The input, uint8 `[h, w, c]`, and its mask, bool `[h, w]`.
+        The inputs, uint8 `[k, h, w, c]`, and their masks, bool `[k, h, w]`.
     """
     height, width, _ = target.shape
-    ellipses = draw_ellipses(law, generator)
-    mask = ellipse_visibility(ellipses, np.arange(height, dtype=np.float32), np.arange(width, dtype=np.float32))
-    if not noise_std:
-        return target * mask[..., None], mask
-    levels = generator.standard_normal(target.shape, dtype=np.float32)
-    levels *= np.float32(WHITE_LEVEL * noise_std)
-    levels += target * mask[..., None]
-    np.rint(np.clip(levels, 0, WHITE_LEVEL, out=levels), out=levels)
-    return levels.astype(np.uint8), mask
+    drawn, noise = [], np.empty((num_inputs, *target.shape) if noise_std else 0, np.float32)
+    for k in range(num_inputs):
+        drawn.append(draw_ellipses(law, generator))
+        if noise_std:
+            generator.standard_normal(out=noise[k], dtype=np.float32)
+    ellipses = Ellipses(*map(np.stack, zip(*drawn, strict=True)))
+    masks = ellipse_visibility(ellipses, np.arange(height, dtype=np.float32), np.arange(width, dtype=np.float32))
+    shown = np.empty((num_inputs, *target.shape), np.bool_)
+    for channel in range(target.shape[-1]):  # much faster than broadcasting along so short a dimension
+        shown[..., channel] = masks
+    inputs = target * shown
+    if noise_std:
+        noise *= np.float32(WHITE_LEVEL * noise_std)
+        noise += inputs
+        inputs[...] = np.rint(np.clip(noise, 0, WHITE_LEVEL, out=noise), out=noise)
+    return inputs, masks
 
 
 def example_generator(seed: int, split: Split, index: int) -> np.random.Generator:
@@ -175,14 +183,13 @@ def render_example(
             raise FusionDatasetsError(f"{spec.title} has no occluders for the split {split!r}; expected at least one")
         placement = draw_target_placement(spec, generator)
         target = original if placed else place_target(original, placement, spec)
+    if isinstance(spec.law, EllipseLaw) and num_inputs:
+        return RenderedExample(target, *corrupt(target, spec.law, spec.noise_std, generator, num_inputs))
     inputs = np.empty((num_inputs, *target.shape), np.uint8)
     masks = np.empty((num_inputs, *target.shape[:2]), np.bool_)
     for k in range(num_inputs):
-        if isinstance(spec.law, EllipseLaw):
-            inputs[k], masks[k] = corrupt(target, spec.law, spec.noise_std, generator)
-        else:
-            assert occluders is not None
-            layout = draw_occluders(spec, len(occluders), generator)
-            crops = np.stack([occluders[int(occluder)] for occluder in layout.choice])
-            inputs[k], masks[k] = lay_over(target, halved(crops), layout.placement)
+        assert occluders is not None
+        layout = draw_occluders(spec, len(occluders), generator)
+        crops = np.stack([occluders[int(occluder)] for occluder in layout.choice])
+        inputs[k], masks[k] = lay_over(target, halved(crops), layout.placement)
     return RenderedExample(target, inputs, masks)

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.sources import CleanImages, Omission, originals_digest, stand_in_note
 from fusion_datasets.sources.archive import Archive, Folder, Originals, contents_of, sha256_row
-from fusion_datasets.sources.pictures import DECODER, decode_jpeg, scaled
+from fusion_datasets.sources.area import area_means
+from fusion_datasets.sources.pictures import JPEG_DECODER, decode_jpeg
 from fusion_datasets.spec import BENCHMARKS, SPLITS, Split
 
 LAYOUT: Final = "celeba-aligned"
-IMAGE_SHAPE: Final = (218, 178, 3)
+IMAGE_HEIGHT, IMAGE_WIDTH = 218, 178
 ZIP: Final = "img_align_celeba.zip"
 PARTITION: Final = "list_eval_partition"
 IDENTITIES: Final = "identity_CelebA.txt"
@@ -68,7 +69,7 @@ class CelebaSource:
     @cached_property
     def description(self) -> dict[str, Any]:
         """Name, layout and decoder; the name is `celeba` only where the splits have the published sizes."""
-        about = {"layout": LAYOUT, "decoder": DECODER, "stand_in": False}
+        about = {"layout": LAYOUT, "decoder": JPEG_DECODER, "stand_in": False}
         if note := self._note:
             return {"name": "celeba-stand-in"} | about | {"stand_in": True} | note
         counts = {split: self.num_images(split) for split in SPLITS}
@@ -103,22 +104,26 @@ class CelebaSource:
     def read(self, split: Split, start: int, stop: int) -> CleanImages:
         """Decode, crop and scale images `start … stop − 1` of a split: uint8 `[n, 64, 64, 3]`, RGB."""
         listing = self._listings[split]
-        images = np.empty((stop - start, *_SPEC.shape), np.uint8)
+        assert _SPEC.window_px is not None
+        (top, bottom), (left, right) = _SPEC.window_px
         rows: list[int] = []
         sha256, unreadable = [], []
-        for row, content in enumerate(self._contents(split, start, stop), start):
-            sha256.append(sha256_row(content))
-            try:
-                image = decode_jpeg(content)
-                if image.shape != IMAGE_SHAPE:
-                    raise FusionDatasetsError(f"{image.shape[1]}×{image.shape[0]} pixels instead of 178×218")
-            except FusionDatasetsError as error:
-                unreadable.append(Omission(int(listing.positions[row]), listing.names[row], str(error)))
-            else:
-                images[len(rows)] = scaled(image, _SPEC.window_px, _SPEC.height, _SPEC.width)[..., ::-1]
-                rows.append(row)
+
+        def windows() -> Iterator[NDArray[np.uint8]]:
+            for row, content in enumerate(self._contents(split, start, stop), start):
+                sha256.append(sha256_row(content))
+                try:
+                    image = decode_jpeg(content, IMAGE_HEIGHT, IMAGE_WIDTH)
+                except FusionDatasetsError as error:
+                    unreadable.append(Omission(int(listing.positions[row]), listing.names[row], str(error)))
+                else:
+                    rows.append(row)
+                    yield image[top : bottom + 1, left : right + 1]
+
+        shape = (bottom - top + 1, right - left + 1, _SPEC.channels)
+        images = area_means(windows(), shape, _SPEC.height, _SPEC.width)
         return CleanImages(
-            images[: len(rows)],
+            images,
             None if listing.labels is None else listing.labels[rows],
             listing.positions[rows],
             np.array(sha256, np.uint8).reshape(-1, 32),

@@ -1,10 +1,12 @@
 """From the bytes of a picture to the image of a benchmark: decoded, cropped, scaled by area averaging."""
 
 import io
+from importlib.metadata import version
 from typing import Final
 
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -14,24 +16,30 @@ Window = tuple[tuple[int, int], tuple[int, int]]
 """First and last row, then first and last column, all included."""
 
 DECODER: Final = f"OpenCV {cv2.__version__}"
-"""What decodes JPEGs and scales: pixels are promised for one version of it."""
+"""What decodes PNGs and scales: pixels are promised for one version of it."""
+
+JPEG_DECODER: Final = f"simplejpeg {version('simplejpeg')}"
+"""What decodes JPEGs of known kind, libjpeg-turbo: pixels are promised for one version of it."""
 
 MAX_PIXELS: Final = 100_000_000
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _WHITE_16_BITS: Final = 65535
 
 
-def decode_jpeg(content: bytes | FusionDatasetsError) -> NDArray[np.uint8]:
-    """Decode a JPEG of known kind quickly.
+def decode_jpeg(content: bytes | FusionDatasetsError, height: int, width: int) -> NDArray[np.uint8]:
+    """Decode a JPEG of known size quickly.
 
     Arguments:
         content: Its bytes, or why there are none, which is raised.
+        height: Rows that it should have.
+        width: Columns that it should have.
 
     Returns:
-        uint8 `[h, w, 3]`, its channels blue, green, red.
+        uint8 `[height, width, 3]`, RGB.
 
     Raises:
-        FusionDatasetsError: If it is no JPEG, or ends early (the decoder itself would fill the rest with grey).
+        FusionDatasetsError: If it is no JPEG, of another size, ends early, or has data that are visibly none of a
+            JPEG's. Damage that leaves a valid sequence of code words cannot be told from a picture.
     """
     if isinstance(content, FusionDatasetsError):
         raise content
@@ -39,10 +47,16 @@ def decode_jpeg(content: bytes | FusionDatasetsError) -> NDArray[np.uint8]:
         raise FusionDatasetsError("no JPEG" if content else "empty")
     if content.rfind(_JPEG_END) < content.rfind(_JPEG_SCAN):  # neither occurs within the data of a scan
         raise FusionDatasetsError("cut short")
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    try:
+        rows, columns, *_ = simplejpeg.decode_jpeg_header(content)
+        image: NDArray[np.uint8] | None = (
+            simplejpeg.decode_jpeg(content) if (rows, columns) == (height, width) else None
+        )
+    except ValueError as error:  # libjpeg's own words, also where it could go on with what is left
+        raise FusionDatasetsError("damaged") from error
     if image is None:
-        raise FusionDatasetsError("cannot be decoded")
-    return image.astype(np.uint8, copy=False)
+        raise FusionDatasetsError(f"{columns}×{rows} pixels instead of {width}×{height}")
+    return image
 
 
 def decode_picture(content: bytes | FusionDatasetsError) -> NDArray[np.uint8]:

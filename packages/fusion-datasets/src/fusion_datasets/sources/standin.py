@@ -20,7 +20,7 @@ from fusion_datasets.sources.faces import RENDERER as FACE_RENDERER
 from fusion_datasets.sources.faces import render_face
 from fusion_datasets.sources.handwriting import RENDERER, render_digits
 from fusion_datasets.sources.mnist import FILE_PREFIX, LAYOUT, SIDE_PX, MnistSource
-from fusion_datasets.sources.pictures import DECODER
+from fusion_datasets.sources.pictures import JPEG_DECODER
 from fusion_datasets.spec import BENCHMARKS, SPLITS, Split
 from fusion_datasets.store import write_atomically
 
@@ -124,7 +124,12 @@ class StandInCelebA:
     @property
     def description(self) -> dict[str, Any]:
         """What a file built from it records of its source, but for the digest."""
-        return {"name": "celeba-stand-in", "layout": celeba.LAYOUT, "decoder": DECODER, "stand_in": True} | self._note()
+        return {
+            "name": "celeba-stand-in",
+            "layout": celeba.LAYOUT,
+            "decoder": JPEG_DECODER,
+            "stand_in": True,
+        } | self._note()
 
     def num_images(self, split: Split) -> int:
         """Faces in a split."""
