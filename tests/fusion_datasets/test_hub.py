@@ -3,6 +3,7 @@
 import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,14 @@ def test_what_is_published_is_read_back(
     said = run("info", PLACE)
     assert said.exit_code == 1
     assert f"Error: {PLACE}@main: the Hub cannot be reached" in said.stderr
+
+
+@pytest.mark.usefixtures("published")
+def test_of_several_readers_one_fetches(hub: FakeHub) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        paths = {data.path for data in pool.map(FusionDataset, [PLACE] * 3)}
+    assert len(paths) == 1
+    assert hub.requests.count("resolve") == 4
 
 
 @pytest.mark.usefixtures("published")

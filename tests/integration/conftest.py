@@ -13,6 +13,8 @@ import pytest
 
 from fusionvae_model import FusionVAE
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "fusion_datasets"))  # for fake_hub.py
+
 Done = subprocess.CompletedProcess[str]
 Command = Callable[..., Done]
 

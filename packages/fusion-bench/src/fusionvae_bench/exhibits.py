@@ -44,7 +44,7 @@ class Exhibits:
 def exhibits(
     results: Sequence[Result],
     weights: Sequence[str] = (),
-    data_path: Path | None = None,
+    data_path: str | Path | None = None,
     split: Literal["valid", "test"] | None = None,
     *,
     seed: int = 0,
@@ -56,7 +56,7 @@ def exhibits(
     Args:
         results: any; the figures show those that can be compared with the featured one, the best of several seeds.
         weights: models for pictures and learning curves, as in `load_model`.
-        data_path: data for the pictures; None draws none.
+        data_path: data for the pictures, as in `FusionDataset`; None draws none.
         split: of the pictures; None for the one the paper scores.
         seed: of the pictures.
         device: where the models live.

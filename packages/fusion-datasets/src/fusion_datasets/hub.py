@@ -127,7 +127,8 @@ def local_file(address: HubAddress, *, progress: bool = True) -> Path:
     Raises:
         FusionDatasetsError: If it cannot be had, or is not what the publication says.
     """
-    shelf = user_cache_path("fusion-datasets") / "hub" / address.repository.replace("/", "--")
+    shelves = user_cache_path("fusion-datasets") / "hub"
+    shelf = shelves / address.repository.replace("/", "--")
     revision = address.revision
     if _COMMIT.fullmatch(revision) and (found := _benchmark_in(shelf / revision)):
         return found
@@ -136,9 +137,12 @@ def local_file(address: HubAddress, *, progress: bool = True) -> Path:
         folder, commit = shelf / str(info.sha), str(info.sha)
         if found := _benchmark_in(folder):
             return found
-        workshop = shelf / f".{commit}.partial"
-        workshop.mkdir(parents=True, exist_ok=True)
-        with locked(workshop):
+        workshop, turn = shelf / f".{commit}.partial", shelves / ".turns" / shelf.name
+        turn.mkdir(parents=True, exist_ok=True)
+        with locked(turn, wait=True):  # one of several processes fetches, the others find
+            if found := _benchmark_in(folder):
+                return found
+            workshop.mkdir(parents=True, exist_ok=True)
             sums = _fetch(api, address, SUMS, commit, workshop).read_text(encoding="utf-8")
             digests = {name: sha for sha, _, name in (line.partition("  ") for line in sums.splitlines())}
             names = [name for name in digests if re.fullmatch(r"[\w-]+\.h5", name)]
@@ -154,7 +158,7 @@ def local_file(address: HubAddress, *, progress: bool = True) -> Path:
             verify(path, progress=progress)
             folder.mkdir(exist_ok=True)
             path.replace(folder / path.name)
-        shutil.rmtree(workshop)
+            shutil.rmtree(workshop)
         return folder / path.name
 
 

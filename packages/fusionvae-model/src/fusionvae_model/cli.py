@@ -46,7 +46,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Benchmark file (HDF5) to train on.")
+@click.option("--data", required=True, type=click.Path(), help="Benchmark file, or hf://owner/name@revision.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--model", type=click.Choice(list(MODEL_KINDS)), default="fusionvae", show_default=True, help="Kind.")
 @click.option("--posterior", type=click.Choice(["y", "xy"]), help="What q may see; fusionvae alone.  [default: y]")
@@ -67,7 +67,7 @@ def main() -> None:
 @click.option("--resume", is_flag=True, help="Continue the run in --output (or begin it).")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, write nothing.")
 def train(
-    data: Path,
+    data: str,
     output: Path,
     model: str,
     posterior: str | None,

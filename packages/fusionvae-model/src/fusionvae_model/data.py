@@ -37,7 +37,7 @@ class TrainingSet:
     What a step sees depends on (seed, step) alone, so a resumed run sees what an uninterrupted one would.
 
     Args:
-        path: HDF5 file that ``fusion-datasets build`` wrote.
+        path: HDF5 file that ``fusion-datasets build`` wrote, or ``hf://owner/name@revision``, fetched once.
         device: Where the batches are made.
         seed: Of order, number of inputs and rendering.
         channels: Of the model: 1 turns stored colours to grey; None takes what the benchmark is usually seen in.

@@ -49,7 +49,7 @@ def train(
     """Train a preset on a benchmark, or continue, or find it done.
 
     Args:
-        data_path: HDF5 file that ``fusion-datasets build`` wrote.
+        data_path: HDF5 file that ``fusion-datasets build`` wrote, or ``hf://owner/name@revision``, fetched once.
         output: The run's folder; at the end also a model folder for ``from_pretrained``.
         preset_name: Architecture, objective and schedules.
         kind: Which model, a key of :data:`~fusionvae_model.config.MODEL_KINDS`.

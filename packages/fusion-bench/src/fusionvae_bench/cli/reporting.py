@@ -52,7 +52,7 @@ _BY_SUFFIX: dict[str, Format] = {".html": "html", ".htm": "html", ".tex": "latex
     type=click.Path(path_type=Path, file_okay=False),
     help="Also draw the figures into this folder, PNG and PDF.",
 )
-@click.option("--data", "data_path", type=click.Path(path_type=Path), help="Data for the pictures; needs --weights.")
+@click.option("--data", "data_path", type=click.Path(), help="Data for the pictures, as in `run`; needs --weights.")
 @click.option("--split", type=click.Choice(["valid", "test"]), help="Of the pictures.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the pictures.")
 @click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
@@ -65,7 +65,7 @@ def report(
     numbers: tuple[int, ...],
     weights: tuple[str, ...],
     figures: Path | None,
-    data_path: Path | None,
+    data_path: str | None,
     split: Literal["valid", "test"] | None,
     seed: int,
     device: str,
@@ -130,7 +130,7 @@ def compare(first: Path, second: Path, as_json: bool) -> None:
 def _exhibits(
     results: list[Result],
     weights: tuple[str, ...],
-    data_path: Path | None,
+    data_path: str | None,
     split: Literal["valid", "test"] | None,
     seed: int,
     device: str,

@@ -53,7 +53,9 @@ class _ManyValuesCommand(click.Command):
 
 @click.command(cls=_ManyValuesCommand)
 @click.option("--weights", required=True, metavar=WEIGHTS, help="The model to score.")
-@click.option("--data", "data_path", required=True, type=click.Path(path_type=Path), help="A file of fusion-datasets.")
+@click.option(
+    "--data", "data_path", required=True, type=click.Path(), help="Benchmark file, or hf://owner/name@revision."
+)
 @click.option("--split", type=click.Choice(["train", "valid", "test"]), help="[default: the one the paper scores]")
 @click.option(
     "--num-samples",
@@ -87,7 +89,7 @@ class _ManyValuesCommand(click.Command):
 @stated_failures
 def run(
     weights: str,
-    data_path: Path,
+    data_path: str,
     split: Literal["train", "valid", "test"] | None,
     num_samples: int | None,
     metrics: Metrics,
@@ -181,7 +183,7 @@ def _earlier(output: Path, model: Any, data: FusionDataset, request: Request, de
 
 def _plan(
     weights: str,
-    data_path: Path,
+    data_path: str,
     data: FusionDataset,
     request: Request,
     device: torch.device,
@@ -192,7 +194,7 @@ def _plan(
     images = request.num_images(data)
     return {
         "weights": weights,
-        "data": str(data_path),
+        "data": data_path,
         "split": data.split,
         "images": images,
         "num_samples": request.num_samples,
