@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bad_server import bad_server, whole
 from torch.utils.data import DataLoader
 
 from fusion_datasets import FusionDataset, FusionDatasetsError
 from fusion_datasets.sources import originals
 from fusion_datasets.sources.download import RemoteFile
 from fusion_datasets.sources.originals import PublishedFiles
+from fusion_datasets.sources.standin import StandInCelebA
 from fusion_datasets.torch import FusionCelebA, FusionItem, FusionMNIST, FusionTLESS, RandomNumInputs
 
 TRAIN_ROWS = 90
@@ -133,16 +136,58 @@ def test_a_missing_file_is_built_from_what_lies_there(digits_folder: Path, tmp_p
     assert (tmp_path / "fusion-mnist.h5").is_file()
 
 
+FACES = {"train": 5, "valid": 2, "test": 2}
+
+
+@pytest.mark.parametrize("below", [".", "celeba"])
+def test_celeba_is_built_from_what_lies_there(tmp_path: Path, below: str) -> None:
+    StandInCelebA(*FACES.values()).write(tmp_path / below, progress=False)
+    data = FusionCelebA(tmp_path, split=None, transform=lambda item: item.inputs.shape, grey=True)
+    assert (data.data.split, len(data), data[0]) == ("valid", 2, (3, 1, 64, 64))
+    shutil.rmtree(tmp_path / below / "img_align_celeba")
+    assert [len(FusionCelebA(tmp_path, split)) for split in FACES] == [5, 2, 2]  # type: ignore[arg-type]
+
+
+def test_tless_is_built_from_what_lies_there(tless_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(tless_folder, tmp_path / "tless", copy_function=lambda here, there: Path(there).symlink_to(here))
+    target, inputs, masks = FusionTLESS(tmp_path)[0]
+    assert (target.shape, inputs.shape, masks.shape) == ((1, 64, 64), (3, 1, 64, 64), (3, 64, 64))
+    assert (tmp_path / "fusion-tless.h5").is_file()
+
+
+def test_celeba_is_fetched_and_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "published"
+    StandInCelebA(*FACES.values()).write(here, progress=False)
+    with zipfile.ZipFile(here / "img_align_celeba.zip", "w") as archive:
+        for photograph in sorted((here / "img_align_celeba").iterdir()):
+            archive.write(photograph, photograph.relative_to(here))
+    with bad_server() as server:
+        files = tuple(
+            RemoteFile(name, (server.at(f"/{name}", whole((here / name).read_bytes())),), kind)
+            for name, kind in (("img_align_celeba.zip", "zip"), ("list_eval_partition.txt", "text"))
+        )
+        published = PublishedFiles("celeba", "CelebA", "https://example.org", "LicenseRef-CelebA", files)
+        monkeypatch.setattr(originals, "originals", lambda _: published)
+        data = FusionCelebA(tmp_path / "root", download=True)
+    assert len(data) == FACES["train"]
+    assert data.data.source["name"] == "celeba-like"
+    assert sorted(path.name for path in (tmp_path / "root").iterdir()) == ["celeba", "fusion-celeba.h5"]
+
+
 def test_nothing_to_build_from_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FusionDatasetsError, match=r"holds neither fusion-mnist.h5 nor MNIST's files.*download=True"):
+    with pytest.raises(FusionDatasetsError, match=r"nor originals to build it from \(.*MNIST's four.*download=True"):
         FusionMNIST(tmp_path)
     nowhere = RemoteFile("train-images-idx3-ubyte.gz", (), "gzip")
     published = PublishedFiles("mnist", "MNIST", "https://example.org", "CC0-1.0", (nowhere,))
     monkeypatch.setattr(originals, "originals", lambda _: published)
     with pytest.raises(FusionDatasetsError, match="could not be fetched"):
         FusionMNIST(tmp_path, download=True)
-    for kind, name in ((FusionCelebA, "celeba"), (FusionTLESS, "tless")):
-        with pytest.raises(FusionDatasetsError, match=f"fusion-datasets build {name}"):
+    for kind, said in (
+        (FusionCelebA, r"holds neither fusion-celeba.h5 nor originals .* lacks list_eval_partition.txt"),
+        (FusionTLESS, r"holds neither fusion-tless.h5 nor originals .* in no layout known"),
+    ):
+        with pytest.raises(FusionDatasetsError, match=f"{said}.*download=True"):
             kind(tmp_path)
+    assert not list(tmp_path.glob("*.h5*"))
     with pytest.raises(FusionDatasetsError, match="seeds count from 0"):
         FusionMNIST(tmp_path, seed=-1)

@@ -4,6 +4,7 @@ What a worker renders depends on (seed, epoch, row) alone: not on how many worke
 started. Letters: `b` rows, `k` inputs.
 """
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -16,11 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fusion_datasets.build import build_mnist
+from fusion_datasets.build import BuildPlan, execute, plan_mnist
 from fusion_datasets.composition import grey_levels
 from fusion_datasets.corruptions import example_generator, render_example
 from fusion_datasets.errors import FusionDatasetsError
-from fusion_datasets.sources.originals import fetch, originals
+from fusion_datasets.plans import plan_celeba, plan_tless
+from fusion_datasets.sources.originals import fetch
 from fusion_datasets.spec import Split
 from fusion_datasets.store import FusionDataset
 
@@ -121,39 +123,60 @@ class Benchmark(Dataset[Any]):
 
     def _build(self, root: Path, path: Path, download: bool) -> None:
         name = self.benchmark.removeprefix("fusion-")
-        raise FusionDatasetsError(f"{path} does not exist; make it with `fusion-datasets build {name} --output {path}`")
+        try:
+            plan = self._plan_from(name, root, path)
+        except FusionDatasetsError as error:
+            if not download:
+                raise FusionDatasetsError(
+                    f"{root} holds neither {path.name} nor originals to build it from ({error}); put them there, or "
+                    "give download=True"
+                ) from error
+            plan = self._plan(fetch(name, root), path)
+        root.mkdir(parents=True, exist_ok=True)
+        execute(plan)
+
+    def _plan_from(self, name: str, root: Path, path: Path) -> BuildPlan:
+        """Plan the build from originals in a folder of their own below the root, or in the root itself."""
+        with contextlib.suppress(FusionDatasetsError):
+            return self._plan(root / name, path)
+        return self._plan(root, path)
+
+    @staticmethod
+    def _plan(source: Path, output: Path) -> BuildPlan:
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.data.path)!r}, split={self.data.split!r}): {len(self)} rows"
 
 
 class FusionMNIST(Benchmark):
-    """FusionMNIST, also built from MNIST's files in `root`, `root/MNIST/raw` or `root/mnist`; see `Benchmark`."""
+    """FusionMNIST, also built from MNIST's files in `root`, `root/mnist` or `root/MNIST/raw`; see `Benchmark`."""
 
     benchmark = "fusion-mnist"
 
-    def _build(self, root: Path, path: Path, download: bool) -> None:
-        name = originals("mnist").files[0].name.removesuffix(".gz")
-        folders = [root, root / "MNIST" / "raw", root / "mnist"]
-        here = [folder for folder in folders if any(folder.glob(f"{name}*"))]
-        if not here and not download:
-            raise FusionDatasetsError(
-                f"{root} holds neither {path.name} nor MNIST's files; put them there, or give download=True"
-            )
-        root.mkdir(parents=True, exist_ok=True)
-        build_mnist(here[0] if here else fetch("mnist", root), path)
+    @staticmethod
+    def _plan(source: Path, output: Path) -> BuildPlan:
+        return plan_mnist(source, output)
 
 
 class FusionCelebA(Benchmark):
-    """FusionCelebA; for the arguments see `Benchmark`."""
+    """FusionCelebA, also built from CelebA's files in `root` or `root/celeba`, as people have them; see `Benchmark`."""
 
     benchmark = "fusion-celeba"
 
+    @staticmethod
+    def _plan(source: Path, output: Path) -> BuildPlan:
+        return plan_celeba(source, output)
+
 
 class FusionTLESS(Benchmark):
-    """FusionT-LESS; for the arguments see `Benchmark`."""
+    """FusionT-LESS, also built from T-LESS's Primesense images in `root` or `root/tless`; see `Benchmark`."""
 
     benchmark = "fusion-tless"
+
+    @staticmethod
+    def _plan(source: Path, output: Path) -> BuildPlan:
+        return plan_tless(source, output)
 
 
 class RandomNumInputs:
