@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from kills import kill_and_continue
 from PIL import Image
 
 from fusion_datasets import FusionDataset, FusionDatasetsError
@@ -17,6 +18,7 @@ from fusion_datasets.build import execute
 from fusion_datasets.cli import main
 from fusion_datasets.plans import plan_folder
 from fusion_datasets.sources.folder import FolderSource, folder_spec
+from fusion_datasets.sources.pictures import decode_picture
 from fusion_datasets.spec import EllipseLaw, ObjectLaw
 from fusion_datasets.verification import verify
 
@@ -181,6 +183,55 @@ def test_folders_that_are_none_are_refused_in_one_sentence(pictures: Path, cutou
         assert sentence in str(caught.value)
         assert not (tmp_path / "a.h5").exists()
     assert sum(build(tmp_path / "broken", tmp_path / "a.h5", size=16, skip_bad=True).header.rows.values()) == 46
+
+
+def test_damaged_jpegs_are_named_counted_and_left_out_on_request(tmp_path: Path) -> None:
+    source = tmp_path / "jpegs"
+    source.mkdir()
+    for i in range(30):
+        picture(i, "L" if i % 2 else "RGB", (200, 150)).save(source / f"{i:02d}.jpg", quality=95)
+    for i, harm in enumerate(
+        (
+            lambda content: content[:-300],
+            lambda content: content[:-1000] + bytes(512) + content[-488:],  # a block of the disk is lost
+            lambda content: content[:-1000] + content[-900:],
+            lambda content: b"<html>quota exceeded</html>",
+            lambda content: content.replace(b"\xff\xda", b"\xff\x00"),
+            lambda content: b"",
+        )
+    ):
+        path = source / f"{i:02d}.jpg"
+        path.write_bytes(harm(path.read_bytes()))
+    with pytest.raises(FusionDatasetsError) as caught:
+        build(source, tmp_path / "a.h5", size=16)
+    assert str(caught.value).startswith("6 of 30 originals cannot be used: ")
+    assert str(caught.value).count("(cannot be decoded)") == 5  # and one more
+    assert not (tmp_path / "a.h5").exists()
+    data = build(source, tmp_path / "a.h5", size=16, skip_bad=True)
+    assert sum(data.header.rows.values()) == 24
+    omitted = sorted(tuple(flaw[:2]) for flaws in data.header.omitted.values() for flaw in flaws)
+    assert omitted == [(i, f"{i:02d}.jpg") for i in range(6)]
+
+
+def test_jpegs_are_upright_and_as_pillow_reads_them(tmp_path: Path) -> None:
+    for mode in ("L", "RGB", "CMYK"):
+        sideways = picture(3, mode, (40, 40))
+        exif = sideways.getexif()
+        exif[0x0112] = 6  # to be turned by a quarter, clockwise
+        sideways.save(tmp_path / f"{mode}.jpg", exif=exif)
+        with Image.open(tmp_path / f"{mode}.jpg") as stored:
+            expected = np.rot90(np.asarray(stored.convert("RGB")), -1)
+        assert np.array_equal(decode_picture((tmp_path / f"{mode}.jpg").read_bytes()), expected)
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_killed_build_continues_to_the_same_content(pictures: Path, tmp_path: Path, kills: int) -> None:
+    whole = build(pictures, tmp_path / "whole.h5", seed=5)
+    (tmp_path / "killed").mkdir()
+    killed = kill_and_continue(
+        "plan_folder", pictures, tmp_path / "killed", kills, seed=5, shard_rows=2, most=20
+    )  # of 24 or 25
+    assert killed.content_sha256 == whole.content_sha256
 
 
 def test_the_command(pictures: Path, cutouts: Path, tmp_path: Path) -> None:

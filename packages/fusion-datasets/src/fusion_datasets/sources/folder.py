@@ -15,7 +15,7 @@ from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.occluders import fit_crop
 from fusion_datasets.sources import CleanImages, Occluders, Omission, originals_digest
 from fusion_datasets.sources.archive import Originals, contents_of, open_originals, sha256_row
-from fusion_datasets.sources.pictures import DECODER, decode_cutout, decode_picture, scaled
+from fusion_datasets.sources.pictures import DECODER, JPEG_DECODER, decode_cutout, decode_picture, scaled
 from fusion_datasets.spec import BenchmarkSpec, EllipseLaw, ObjectLaw, Split
 
 LAYOUT: Final = "pictures"
@@ -118,7 +118,7 @@ class FolderSource:
         return {
             "name": self.path.resolve().stem,
             "layout": LAYOUT,
-            "decoder": f"{DECODER}, Pillow {PIL.__version__}",
+            "decoder": f"{DECODER}, Pillow {PIL.__version__}, {JPEG_DECODER}",
             "stand_in": False,
             "classes": self.classes,
         }

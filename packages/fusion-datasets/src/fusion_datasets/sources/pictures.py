@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from fusion_datasets.errors import FusionDatasetsError
 
@@ -86,7 +86,7 @@ def _decode(content: bytes | FusionDatasetsError) -> Image.Image:
         with Image.open(io.BytesIO(content)) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise FusionDatasetsError(f"{picture.width}×{picture.height} pixels, more than {MAX_PIXELS}")
-            upright = ImageOps.exif_transpose(picture)
+            upright = ImageOps.exif_transpose(_decoded_jpeg(content, picture) or picture)
             if upright.mode.startswith("I;16") or upright.mode == "I":
                 grey = np.asarray(upright, np.float64) * (255 / _WHITE_16_BITS)
                 upright = Image.fromarray(np.rint(np.clip(grey, 0, 255)).astype(np.uint8))
@@ -97,6 +97,17 @@ def _decode(content: bytes | FusionDatasetsError) -> Image.Image:
         raise FusionDatasetsError(f"more than {MAX_PIXELS} pixels") from None
     except Exception as error:  # Pillow's readers of damaged files raise nearly anything
         raise FusionDatasetsError("no picture that Pillow reads" if not content else "cannot be decoded") from error
+
+
+def _decoded_jpeg(content: bytes, picture: Image.Image) -> Image.Image | None:
+    """The pixels and orientation of a JPEG, unless it has other colours than usual; Pillow would overlook damage."""
+    colours = {"L": "GRAY", "RGB": "RGB"}.get(picture.mode)
+    if colours is None or not content.startswith(_JPEG_START):
+        return None
+    levels = simplejpeg.decode_jpeg(content, colours)
+    decoded = Image.fromarray(levels[..., 0] if colours == "GRAY" else levels)
+    decoded.getexif()[ExifTags.Base.Orientation] = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    return decoded
 
 
 def scaled(image: NDArray[np.uint8], window: Window | None, height: int, width: int) -> NDArray[np.uint8]:
