@@ -1,8 +1,10 @@
 """Publications: whole, described, provable, and only where the licence lets the images travel."""
 
+import dataclasses
 import gzip
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,11 +16,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from fusion_datasets import FusionDataset, FusionDatasetsError
+from fusion_datasets import BenchmarkSpec, FusionDataset, FusionDatasetsError
 from fusion_datasets.cli import main
 from fusion_datasets.publication import Publication, folder, publish
 from fusion_datasets.publication.folder import check_sums
+from fusion_datasets.publication.terms import terms_of
+from fusion_datasets.publication.works import FUSIONVAE, works_of
 from fusion_datasets.seal import seal
+from fusion_datasets.visibility import visibility
 
 pytest.importorskip("pyarrow")
 
@@ -61,8 +66,13 @@ def test_the_card_says_what_the_file_says(published: Path) -> None:
         data.source["digest"],
         "Rendered look-alikes",
         "seed 3",
+        str(visibility(data)),
+        "several occluded, noisy images",
     ):
         assert part in card
+    [law] = re.findall(r"```json\n(.*?)```", card, re.DOTALL)
+    assert BenchmarkSpec.from_json(law) == data.spec
+    assert "lecun" not in card  # whose images are not here
     assert "None" not in card
     assert max(map(len, card.splitlines())) < 1200
 
@@ -234,6 +244,24 @@ def test_others_images_need_a_licence(benchmark_file: Path, tmp_path: Path) -> N
     assert "license: cc-by-4.0" in (tmp_path / "out" / "README.md").read_text()
     said = run("publish", benchmark_file, "--to", tmp_path / "b", "--license", "MIT")
     assert "licensed CC0-1.0, not MIT" in said.stderr
+
+
+def test_whoever_made_the_images_is_named_and_cited(benchmark_file: Path, tmp_path: Path) -> None:
+    """Views rendered from T-LESS's CAD models are a work of its authors as well, though no photograph is among them."""
+    header = FusionDataset(benchmark_file).header
+    models = dataclasses.replace(header, benchmark="fusion-tless", license="CC-BY-4.0")
+    photographs = dataclasses.replace(models, source={"name": "tless"})
+    assert terms_of(models).attribution.startswith("The images are rendered from the CAD models of T-LESS (Tomáš")
+    assert terms_of(photographs).attribution.startswith("The images are T-LESS's (Tomáš")
+    for kept in (models, photographs):
+        assert [work.key for work in works_of(kept)] == ["duffhauss2022fusionvae", "hodan2017tless"]
+    assert works_of(header) == works_of(dataclasses.replace(models, license="CC0-1.0")) == [FUSIONVAE]
+    assert terms_of(header).attribution == ""
+    file = altered(benchmark_file, tmp_path, license_is("CC-BY-4.0"))
+    assert run("publish", file, "--to", tmp_path / "out").exit_code == 0
+    citation = (tmp_path / "out" / "CITATION.cff").read_text()
+    assert re.findall(r"^    year: (.*)$", citation, re.MULTILINE) == ["2022", "1998"]
+    assert "@article{lecun1998gradient,\n  title     = {{Gradient-" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_damaged_files_are_not_published(benchmark_file: Path, tmp_path: Path) -> None:

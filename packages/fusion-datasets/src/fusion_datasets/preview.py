@@ -76,9 +76,8 @@ def _example_sheet(data: FusionDataset, rows: int, seed: int | None, show: Show)
     height = lines * pitch + _PAIR_GAP_PX * (lines - 1)
     block_width = (num_inputs + 1) * pitch + _GAP_PX  # the target stands a little apart
     width = columns * block_width + (columns - 1) * _GUTTER_PX - _GAP_PX
-    note = f"{len(data)} rows" + "; below: orange where an input hides the target, at the right where all do" * (
-        show == "masks"
-    )
+    note = f"{len(data)} rows" + ", inputs drawn for this sheet" * (data.split == "train")
+    note += "; below: orange where an input hides the target, at the right where all do" * (show == "masks")
     sheet, pen = _titled(data, note, width, per_column * height - _GAP_PX - _PAIR_GAP_PX * (lines - 1))
     captions = [f"input {k + 1}" for k in range(num_inputs)] + ["target"]
     for column in range(columns):

@@ -23,7 +23,7 @@ class Visibility(NamedTuple):
 
     def __str__(self) -> str:
         mean, deviation, together = (f"{100 * share:.1f}" for share in self)
-        return f"{mean} ± {deviation} % of an image in each input, {together} % in those of a row together"
+        return f"{mean} ± {deviation} % of an image in each input, {together} % in all of a row together"
 
 
 def visibility(data: FusionDataset) -> Visibility:

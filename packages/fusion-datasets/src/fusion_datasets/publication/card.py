@@ -1,44 +1,40 @@
 """What a reader of a publication sees first: the dataset card, the citation, both as text."""
 
+import json
 from typing import Final
 
+from fusion_datasets.publication.parquet import image_columns, integer_columns
 from fusion_datasets.publication.terms import Terms
+from fusion_datasets.publication.works import works_of
 from fusion_datasets.spec import EllipseLaw
 from fusion_datasets.store import FusionDataset
-
-BIBTEX: Final = """@inproceedings{duffhauss2022fusionvae,
-  title     = {{FusionVAE}: A Deep Hierarchical Variational Autoencoder for {RGB} Image Fusion},
-  author    = {Duffhauss, Fabian and Vien, Ngo Anh and Ziesche, Hanna and Neumann, Gerhard},
-  booktitle = {Computer Vision -- ECCV 2022},
-  publisher = {Springer},
-  year      = {2022}
-}"""
+from fusion_datasets.visibility import visibility
 
 _CITATION: Final = """cff-version: 1.2.0
-message: "If you use this data set, please cite the paper that defines it, and the authors of its images."
+message: "If you use this data set, please cite {cited}."
 title: "{title}"
 type: dataset
-license-url: "{license_url}"
-authors:
+{license_line}authors:
   - name: "The fusionvae maintainers"
 references:
-  - type: conference-paper
-    title: "FusionVAE: A Deep Hierarchical Variational Autoencoder for RGB Image Fusion"
-    authors:
-      - {{ family-names: Duffhauss, given-names: Fabian }}
-      - {{ family-names: Vien, given-names: Ngo Anh }}
-      - {{ family-names: Ziesche, given-names: Hanna }}
-      - {{ family-names: Neumann, given-names: Gerhard }}
-    year: 2022
-    collection-title: "Computer Vision – ECCV 2022"
-    publisher: {{ name: Springer }}
+{references}
 """
 
 
-def citation_file(title: str, terms: Terms) -> str:
+def citation_file(data: FusionDataset, terms: Terms) -> str:
     """CITATION.cff of a publication."""
-    text = _CITATION.format(title=title, license_url=terms.url)
-    return text if terms.url else text.replace('license-url: ""\n', "")
+    works = works_of(data.header)
+    return _CITATION.format(
+        title=data.spec.title,
+        cited="the paper that defines it" + ", and the authors of its images" * (len(works) > 1),
+        license_line=f'license-url: "{terms.url}"\n' if terms.url else "",
+        references="\n".join(work.reference() for work in works),
+    )
+
+
+def bibliography(data: FusionDataset) -> str:
+    """BibTeX of what is to be cited."""
+    return "\n\n".join(work.bibtex() for work in works_of(data.header))
 
 
 def summary(data: FusionDataset) -> str:
@@ -51,12 +47,11 @@ def summary(data: FusionDataset) -> str:
         if isinstance(spec.law, EllipseLaw)
         else f"the target behind {spec.law.count[0]} to {spec.law.count[1]} other objects"
     )
-    origin = "rendered look-alikes of its source" if data.is_stand_in else spec.source
+    origin = f"rendered to look like those of {spec.source}" if data.is_stand_in else f"from {spec.source}"
     return (
-        f"{spec.title} ({height}×{width}×{channels}) tests whether a model fuses several occluded, noisy images of one "
-        f"thing into the image behind them. Each of the {spec.max_inputs} inputs of an evaluation row shows {shown}"
-        f"{noise}. "
-        f"The images are from {origin}."
+        f"{spec.title} ({height}×{width}×{channels}) tests whether a model fuses several occluded"
+        f"{', noisy' * bool(noise)} images of one thing into the image behind them. Each of the {spec.max_inputs} "
+        f"inputs of an evaluation row shows {shown}{noise}. The images are {origin}."
     )
 
 
@@ -71,14 +66,24 @@ def card(splits: list[FusionDataset], terms: Terms, *, file_name: str, tool: str
     """
     data = splits[0]
     spec, header, source = data.spec, data.header, data.source
-    frozen = f"target, {spec.max_inputs} frozen inputs and their masks"
-    contents = {"train": "clean targets; inputs are rendered live"}
-    rows = "\n".join(f"| {s.split} | {len(s):,} | {contents.get(s.split, frozen)} |" for s in splits)
+    rows = "\n".join(f"| {split.split} | {len(split):,} | {_contents(split)} |" for split in splits)
+    if header.occluders:
+        counts = ", ".join(f"{count:,} for {split}" for split, count in header.occluders.items())
+        rows += f"\n| occluders | {counts} | what is laid over the targets, RGBA; in the HDF5 file alone |"
+    columns = ", ".join(f"`{name}`" for name in (*image_columns(splits[-1]), *integer_columns(splits[-1])))
+    parquet = (
+        f"the same rows with PNG images, for viewers and for tools that do not read HDF5: {columns}; `train` has no "
+        "inputs and masks, and a mask is white where its input shows the target"
+    )
     configs = "\n".join(f"      - split: {s.split}\n        path: data/{s.split}-*.parquet" for s in splits)
     total = sum(len(split) for split in splits)
     sizes = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
     size = next((name for most, name in sizes if total < most), "1M<n<10M")
-    law = f"`{header.spec.to_json()}`"
+    law = ",\n".join(
+        f"  {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}"
+        for name, value in json.loads(spec.to_json()).items()
+    )
+    grey = " Its colours are stored; the paper's models see grey." if spec.grey else ""
     stand_in = (
         "\n> **Rendered look-alikes.** These images imitate the originals; results on them say nothing about "
         "results on the originals.\n"
@@ -104,7 +109,7 @@ configs:
 
 # {spec.title}
 {stand_in}
-{summary(data)} It is defined in [FusionVAE](https://arxiv.org/abs/2209.11277) (Duffhauss et al., ECCV 2022).
+{summary(data)}{grey} It is defined in [FusionVAE](https://arxiv.org/abs/2209.11277) (Duffhauss et al., ECCV 2022).
 
 ![Rows of {spec.title}: inputs, then the target](previews/{spec.default_split}.png)
 
@@ -112,8 +117,8 @@ configs:
 
 | | |
 |---|---|
-| `{file_name}` | the benchmark itself; its layout is specified in the project's `docs/format.md` |
-| `data/*.parquet` | the same rows with PNG images, for viewers and for tools that do not read HDF5 |
+| `{file_name}` | the benchmark itself; its layout is specified in `docs/format.md` of fusion-datasets |
+| `data/*.parquet` | {parquet} |
 | `previews/` | contact sheets |
 | `croissant.json` | [Croissant](https://docs.mlcommons.org/croissant/) metadata: files, digests, fields |
 | `SHA256SUMS` | check with `sha256sum -c SHA256SUMS` |
@@ -127,6 +132,7 @@ Use inputs 1 … k of a row for an evaluation with k inputs.
 ```python
 from fusion_datasets import FusionDataset
 
+# on the Hub: FusionDataset("hf://owner/name@revision", …), fetched once and verified
 with FusionDataset("{file_name}", split="{spec.default_split}") as data:
     example = data[0]  # .target uint8 [h, w, c], .inputs uint8 [k, h, w, c], .masks bool [k, h, w]
 ```
@@ -135,17 +141,28 @@ with FusionDataset("{file_name}", split="{spec.default_split}") as data:
 
 By {tool} with seed {header.seed} and NumPy {header.numpy_version}, from `{source["name"]}` (layout {source["layout"]},
 digest `{source["digest"]}`). Each evaluation row draws its randomness from the seed, the split and its
-position in the source alone, so the same source and seed give the same file:
+position in the source alone, so the same source and seed give the same file. With SOURCE, the folder of the
+{"look-alikes" if data.is_stand_in else "originals"}, every row is rendered again and compared bit for bit by
 
 ```sh
-fusion-datasets verify {file_name} --source ORIGINALS --all
+fusion-datasets verify {file_name} --source SOURCE --all
 ```
 
-Digest of the content: `{data.digest}`. All numbers that define the benchmark: {law}.
+Digest of the content: `{data.digest}`.
+
+<details><summary>All numbers that define the benchmark</summary>
+
+```json
+{{
+{law}
+}}
+```
+
+</details>
 
 ## Licence
 
-{terms.license}{f" ({terms.url})" if terms.url else ""}. {terms.attribution}
+{terms.license}{f" ({terms.url})" if terms.url else ""}.{f" {terms.attribution}" if terms.attribution else ""}
 
 ## Known limits
 
@@ -156,9 +173,18 @@ Digest of the content: `{data.digest}`. All numbers that define the benchmark: {
 ## Citation
 
 ```bibtex
-{BIBTEX}
+{bibliography(data)}
 ```
 """
+
+
+def _contents(data: FusionDataset) -> str:
+    """What a split holds, and how much its inputs show."""
+    if data.split == "train":
+        side = data.spec.target_shape("train")[0]
+        larger = f" of {side}×{side}" if side != data.shape[0] else ""
+        return f"clean targets{larger}; inputs are rendered live"
+    return f"target, {data.spec.max_inputs} frozen inputs and their masks: they show {visibility(data)}"
 
 
 def recipe_card(data: FusionDataset, *, tool: str) -> str:
@@ -183,12 +209,13 @@ Digest of the content: `{data.digest}`.
 
 ## Licence
 
-The recipe, being numbers: CC0-1.0. The originals: {header.license}; ask their authors for them.
+The recipe, being numbers: CC0-1.0. The originals: CelebA's own terms, which allow non-commercial research alone and no
+portion to be passed on; [ask their authors for them](https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html).
 
 ## Citation
 
 ```bibtex
-{BIBTEX}
+{bibliography(data)}
 ```
 """
 

@@ -14,7 +14,7 @@ from fusion_datasets.hub import SUMS
 from fusion_datasets.locking import locked
 from fusion_datasets.preview import save_contact_sheet
 from fusion_datasets.progress import Progress
-from fusion_datasets.publication.card import BIBTEX, card, citation_file, recipe_card, summary
+from fusion_datasets.publication.card import bibliography, card, citation_file, recipe_card, summary
 from fusion_datasets.publication.croissant import croissant
 from fusion_datasets.publication.parquet import ROWS_PER_FILE, file_names, write_parquet
 from fusion_datasets.publication.recipe import recipe_of
@@ -167,7 +167,7 @@ def _published(publication: Publication) -> dict[str, str]:
 def _make_recipe(publication: Publication, terms: Terms, workshop: Path, progress: bool) -> None:
     data = publication.splits[0]
     write_atomically(workshop / RECIPE, recipe_of(publication.file))
-    write_atomically(workshop / "CITATION.cff", citation_file(data.spec.title, terms).encode())
+    write_atomically(workshop / "CITATION.cff", citation_file(data, terms).encode())
     write_atomically(workshop / "README.md", recipe_card(data, tool=data.header.created_with).encode())
 
 
@@ -191,13 +191,14 @@ def _make(publication: Publication, terms: Terms, workshop: Path, progress: bool
                     bar.advance(count)
     for data in splits:
         once(f"previews/{data.split}.png", lambda path, data=data: save_contact_sheet(data, path))  # type: ignore[misc]
-    title, tool = splits[0].spec.title, splits[0].header.created_with
-    once("CITATION.cff", lambda path: write_atomically(path, citation_file(title, terms).encode()))
+    tool = splits[0].header.created_with
+    once("CITATION.cff", lambda path: write_atomically(path, citation_file(splits[0], terms).encode()))
     text = card(splits, terms, file_name=hdf5, tool=tool)
     once("README.md", lambda path: write_atomically(path, text.encode()))
     data_files = [name for name in publication.names if name == hdf5 or name.startswith("data/")]
     files = {name: ((workshop / name).stat().st_size, file_sha256(workshop / name)) for name in data_files}
-    about = croissant(splits, terms, description=summary(splits[0]), citation=BIBTEX, version=_VERSION, files=files)
+    told = {"description": summary(splits[0]), "citation": bibliography(splits[0]), "version": _VERSION}
+    about = croissant(splits, terms, **told, files=files)
     content = json.dumps(about, indent=2, ensure_ascii=False).encode()
     once("croissant.json", lambda path: write_atomically(path, content))
 

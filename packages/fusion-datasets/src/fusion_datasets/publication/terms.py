@@ -44,6 +44,14 @@ _ATTRIBUTIONS: Final = MappingProxyType(
     }
 )
 
+_ATTRIBUTIONS_OF_MODELS: Final = MappingProxyType(
+    {
+        "fusion-tless": "The images are rendered from the CAD models of T-LESS (Tomáš Hodaň, Pavel Haluza, Štěpán "
+        "Obdržálek, Jiří Matas, Manolis Lourakis, Xenophon Zabulis, 2017), not taken from its photographs.",
+    }
+)
+"""Of look-alikes that are made from something of the originals."""
+
 
 def is_celeba(header: FileHeader) -> bool:
     """Whether a file holds any portion of CelebA, under whatever name."""
@@ -70,8 +78,9 @@ def terms_of(header: FileHeader, stated: str | None = None) -> Terms:
     if header.license in _URLS:
         if stated not in (None, header.license):
             raise FusionDatasetsError(f"the images are licensed {header.license}, not {stated}; leave --license out")
-        own = header.source.get("stand_in") is True or header.license == "CC0-1.0"
-        attribution = "" if own else _ATTRIBUTIONS.get(header.benchmark, "")
+        rendered = header.source.get("stand_in") is True
+        known = _ATTRIBUTIONS_OF_MODELS if rendered else _ATTRIBUTIONS
+        attribution = "" if header.license == "CC0-1.0" else known.get(header.benchmark, "")
         return Terms(header.license, _URLS[header.license], attribution)
     if not stated:
         raise FusionDatasetsError(
