@@ -61,7 +61,7 @@ if killed(fork(reference_folder, 0)):
 whole_time = time.monotonic() - started
 chance = random.Random(0)
 deaths = 0
-while killed(fork(victim_folder, chance.randint(5, 60))):
+while killed(fork(victim_folder, chance.randint(5, 40))):
     deaths += 1
 for _ in range(3):  # by the clock, at any moment of a run; one that comes too late kills nobody and costs nothing
     pid = fork(clocked_folder, 0)
@@ -84,7 +84,7 @@ def test_killed_anywhere_and_resumed_equals_uninterrupted(python, data_file, qui
     killed, clocked, whole = (tmp_path / name for name in ("killed", "clocked", "whole"))
     done = python(KILLS, data_file, killed, clocked, whole, quick_preset, *settings)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert int(done.stdout) >= 8, "hardly anybody was killed"
+    assert int(done.stdout) >= 20, "too few were killed"
     for folder in (killed, clocked):
         for stored in ("checkpoints/step-00000003", "checkpoints/step-00000004", "."):
             for path in (whole / stored).glob("*.safetensors"):

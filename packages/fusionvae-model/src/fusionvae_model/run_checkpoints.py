@@ -44,9 +44,19 @@ def write_checkpoint(output: Path, model: FusionModel, tensors: dict[str, Tensor
         write_json(partial / STATE_FILE, state)
         replace_folder(partial, folder)
     finally:
-        for leftover in folder.parent.glob(".*"):  # also a killed process's
-            shutil.rmtree(leftover, ignore_errors=True)
-    with stated_failure(folder.parent):
+        prune_checkpoints(output)
+
+
+def prune_checkpoints(output: Path) -> None:
+    """Remove what is older than the two newest checkpoints of a run, and what a killed process left half-written.
+
+    Raises:
+        FusionVAEError: If the disk refuses.
+    """
+    folder = output / CHECKPOINTS
+    for leftover in folder.glob(".*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    with stated_failure(folder):
         for old in finished_checkpoints(output)[:-CHECKPOINTS_KEPT]:
             remove_folder(old)
 

@@ -25,7 +25,7 @@ from fusionvae_model.interruption import StopRequest
 from fusionvae_model.processes import ALONE, Processes
 from fusionvae_model.progress import Progress, note
 from fusionvae_model.run import Run
-from fusionvae_model.run_checkpoints import finished_checkpoints, read_checkpoint, write_checkpoint
+from fusionvae_model.run_checkpoints import finished_checkpoints, prune_checkpoints, read_checkpoint, write_checkpoint
 from fusionvae_model.sheets import write_samples
 from fusionvae_model.step import TrainingStep
 from fusionvae_model.training_log import TrainingLog
@@ -211,6 +211,7 @@ class Trainer:
             "history": LOG_FILE,
         }
         if self.processes.writes:
+            prune_checkpoints(self.output)  # whoever wrote the last one may have been killed before
             self.model.save_pretrained(self.output, training=summary)
         return summary
 
