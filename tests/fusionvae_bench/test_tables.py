@@ -160,6 +160,8 @@ def test_latex_has_as_many_cells_as_columns_and_only_its_own_commands():
     results = [seeded(80.0, 0.02, 0, name="50%_&_#1"), seeded(82.0, 0.04, 1)]
     for table in all_tables(results):
         text = to_latex(table)
+        number = re.match(r"Table (\d+): ", table.title)
+        assert not number or rf"\renewcommand{{\thetable}}{{{number[1]}}}" in text
         columns = len(re.search(r"begin\{tabular\}\{(\w+)\}", text)[1])
         for line in re.findall(r"^(.*) \\\\$", text, re.MULTILINE):
             spans = [int(n) - 1 for n in re.findall(r"multicolumn\{(\d+)\}", line)]

@@ -101,7 +101,9 @@ def _settings_html(table: SettingsTable) -> str:
 
 
 def to_latex(table: Table | SettingsTable) -> str:
-    """Render as a floating table for LaTeX; needs the package booktabs."""
+    """Render as a floating table for LaTeX, numbered as in the paper; needs the package booktabs."""
+    prefix, _, caption = table.title.partition(": ")
+    number = prefix.removeprefix("Table ")
     columns = len(table.benchmarks) * 2 if isinstance(table, SettingsTable) else len(table.blocks) * len(COLUMNS)
     lead = 1 if isinstance(table, SettingsTable) else 2
     lines = [
@@ -112,7 +114,8 @@ def to_latex(table: Table | SettingsTable) -> str:
         *(_settings_latex(table) if isinstance(table, SettingsTable) else _scores_latex(table)),
         r"\bottomrule",
         r"\end{tabular}",
-        rf"\caption{{{_tex(' '.join([table.title.partition(': ')[2] or table.title, *table.notes]))}}}",
+        *([rf"\renewcommand{{\thetable}}{{{number}}}"] if number.isdecimal() else []),
+        rf"\caption{{{_tex(' '.join([caption or table.title, *table.notes]))}}}",
         r"\end{table}",
     ]
     return "\n".join([*lines, ""])
