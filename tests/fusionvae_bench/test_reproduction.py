@@ -1,8 +1,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -118,19 +120,33 @@ def test_a_failed_step_stops_and_says_which():
         run_steps([Step("try", "fusion-bench", ("no-such-command",)), Step("go on", "fusion-bench", ("--version",))])
 
 
+def begin(words, folder):
+    """Call the command in a session of its own, so that it can be killed with all that it started."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "fusionvae_bench", *words, "--output", str(folder)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )  # fmt: skip
+
+
 @pytest.mark.slow
 def test_a_table_in_small_from_nothing_to_the_page(tmp_path):
-    """Again at once, nothing is computed; the second call prints the same table."""
+    """Killed while it builds, trains and scores, it goes on; once done, a call computes nothing and prints the same."""
     words = ["reproduce", "--table", "1", "--profile", "smoke", "--minutes-per-row", "0.02"]
     words += ["--row", "FusionVAE"]
+    for begun in ("*.h5*", "models/mnist-fusionvae/run.json", "models/mnist-fusionvae/model.safetensors"):
+        with begin(words, tmp_path) as victim:
+            while not list(tmp_path.glob(begun)) and victim.poll() is None:
+                time.sleep(0.01)
+            os.killpg(victim.pid, signal.SIGKILL)
+        assert victim.returncode == -signal.SIGKILL
+        assert not (tmp_path / "index.html").exists()
     tables = []
     for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-m", "fusionvae_bench", *words, "--output", str(tmp_path)],
-            capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        tables.append(done.stdout)
+        with begin(words, tmp_path) as reproduction:
+            table, said = reproduction.communicate()
+        assert reproduction.returncode == 0, said
+        tables.append(table)
     assert tables[0] == tables[1]
     assert "| FusionVAE | here (mnist-fusionvae, 20 images, S = 10) |" in tables[0]
     assert {"index.html", "tables.tex", "tables.csv"} <= {path.name for path in tmp_path.iterdir()}
