@@ -172,6 +172,14 @@ def test_sheets_show_masks_and_occluders(built: Path, tmp_path: Path) -> None:
         assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_a_sheet_of_few_occluders_shows_lines_from_all_over(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fusion_datasets.preview._OCCLUDERS_PER_LINE", 6)
+    train = FusionDataset(built, "train")
+    every, few = (np.asarray(contact_sheet(train, rows=rows, show="occluders"))[64:-20] for rows in (6, 3))
+    for line in range(3):
+        assert np.array_equal(few[100 * line :][:96], every[200 * line :][:96])
+
+
 def test_content_does_not_depend_on_workers_or_layout(tless_folder: Path, built: Path, tmp_path: Path) -> None:
     again = execute(
         plan_tless(as_bop(tless_folder, tmp_path / "bop"), tmp_path / "a.h5", seed=3), workers=2, progress=False

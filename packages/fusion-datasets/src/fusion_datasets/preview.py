@@ -39,7 +39,7 @@ def contact_sheet(
     Arguments:
         data: The split to show; the inputs of `train` are rendered for the sheet.
         rows: How many examples, or lines of occluders, ≥ 1.
-        seed: Draws them at random; None shows the first ones.
+        seed: Draws them at random; None shows the first examples, and of the occluders lines from all over.
         show: `"masks"` adds below each input what it shows of the target, and below the target what any of them does;
             `"occluders"` shows what is laid over this split's targets, instead.
 
@@ -102,6 +102,9 @@ def _occluder_sheet(data: FusionDataset, rows: int, seed: int | None) -> Image.I
             "that has some, such as FusionT-LESS's"
         )
     chosen = _choice(len(pool), rows * _OCCLUDERS_PER_LINE, seed)
+    if seed is None:  # neighbouring views of an object look alike
+        every = max(1, len(pool) // _OCCLUDERS_PER_LINE // rows)
+        chosen += chosen // _OCCLUDERS_PER_LINE * (every - 1) * _OCCLUDERS_PER_LINE
     pitch = _TILE_PX + _GAP_PX
     across, down = min(_OCCLUDERS_PER_LINE, len(chosen)), -(-len(chosen) // _OCCLUDERS_PER_LINE)
     note = f"{len(pool)} occluders, {len(chosen)} of them shown"

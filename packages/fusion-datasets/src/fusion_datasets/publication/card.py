@@ -67,7 +67,9 @@ def card(splits: list[FusionDataset], terms: Terms, *, file_name: str, tool: str
     data = splits[0]
     spec, header, source = data.spec, data.header, data.source
     rows = "\n".join(f"| {split.split} | {len(split):,} | {_contents(split)} |" for split in splits)
+    laid_over = ""
     if header.occluders:
+        laid_over = f"![What is laid over the targets](previews/{spec.default_split}-occluders.png)\n\n"
         counts = ", ".join(f"{count:,} for {split}" for split, count in header.occluders.items())
         rows += f"\n| occluders | {counts} | what is laid over the targets, RGBA; in the HDF5 file alone |"
     columns = ", ".join(f"`{name}`" for name in (*image_columns(splits[-1]), *integer_columns(splits[-1])))
@@ -113,7 +115,7 @@ configs:
 
 ![Rows of {spec.title}: inputs, then the target](previews/{spec.default_split}.png)
 
-## What is here
+{laid_over}## What is here
 
 | | |
 |---|---|

@@ -5,14 +5,15 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 
 from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.hub import SUMS
 from fusion_datasets.locking import locked
-from fusion_datasets.preview import save_contact_sheet
+from fusion_datasets.preview import Show, save_contact_sheet
 from fusion_datasets.progress import Progress
 from fusion_datasets.publication.card import bibliography, card, citation_file, recipe_card, summary
 from fusion_datasets.publication.croissant import croissant
@@ -72,8 +73,18 @@ class Publication:
         if self.is_recipe:
             return [RECIPE, "CITATION.cff", "README.md"]
         data = [f"data/{name}" for split in self.splits for name in file_names(split)]
-        sheets = [f"previews/{split.split}.png" for split in self.splits]
+        sheets = [self.sheet_name(split, show) for show in self.shown for split in self.splits]
         return [self.file_name, *data, *sheets, "CITATION.cff", "README.md", "croissant.json"]
+
+    @property
+    def shown(self) -> tuple[Show, ...]:
+        """What there are contact sheets of."""
+        return ("inputs", "occluders") if self.splits[0].header.occluders else ("inputs",)
+
+    @staticmethod
+    def sheet_name(split: FusionDataset, show: Show) -> str:
+        """Path of a contact sheet."""
+        return f"previews/{split.split}{'-occluders' * (show == 'occluders')}.png"
 
     @cached_property
     def mark(self) -> str:
@@ -189,8 +200,8 @@ def _make(publication: Publication, terms: Terms, workshop: Path, progress: bool
                     continue
                 for count in write_parquet(data, workshop / "data" / name, rows.start, rows.stop):
                     bar.advance(count)
-    for data in splits:
-        once(f"previews/{data.split}.png", lambda path, data=data: save_contact_sheet(data, path))  # type: ignore[misc]
+    for show, data in product(publication.shown, splits):
+        once(publication.sheet_name(data, show), partial(save_contact_sheet, data, show=show))
     tool = splits[0].header.created_with
     once("CITATION.cff", lambda path: write_atomically(path, citation_file(splits[0], terms).encode()))
     text = card(splits, terms, file_name=hdf5, tool=tool)
