@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _AT_ONCE: Final = 6  # images whose sums stay in a core's cache
-_ROWS, _COLUMNS = 8, 4  # of the result in one product: more would multiply by more zeros, and wake BLAS's threads
+_BAND: Final = 8  # lines of the result in one product: more would multiply by more zeros, and wake BLAS's threads
 _EXACT: Final = 1 << 24
 _WHITE_LEVEL: Final = 255
 
@@ -38,33 +38,32 @@ def area_means(
     assert height <= h
     assert width <= w
     assert total * _WHITE_LEVEL < _EXACT
-    rows, columns = list(_bands(h, height, 1, _ROWS)), list(_bands(w, width, c, _COLUMNS))
-    levels = np.zeros((_AT_ONCE, *shape), np.float32)
-    tall = np.empty((_AT_ONCE, height, w * c), np.float32)
-    sums = np.empty((_AT_ONCE * height, width * c), np.float32)
-    lines = tall.reshape(-1, w * c)
+    rows, columns = list(_bands(h, height)), list(_bands(w, width))
+    levels = np.zeros((_AT_ONCE, h, w * c), np.float32)
+    turned = np.empty((_AT_ONCE, w * c, height), np.float32)  # so that columns are summed as fast as rows
+    sums = np.empty((_AT_ONCE, width, c * height), np.float32)
     means: list[NDArray[np.uint8]] = []
     remaining = iter(images)
     while some := list(islice(remaining, _AT_ONCE)):
-        for place, image in zip(levels, some, strict=False):
+        for place, image in zip(levels.reshape(-1, *shape), some, strict=False):
             place[...] = image
         for source, into, weights in rows:
-            np.matmul(weights, levels.reshape(_AT_ONCE, h, -1)[:, source], out=tall[:, into])
+            np.matmul(levels.swapaxes(1, 2)[..., source], weights.T, out=turned[..., into])
         for source, into, weights in columns:
-            np.matmul(lines[:, source], weights.T, out=sums[:, into])
+            np.matmul(weights, turned.reshape(_AT_ONCE, w, -1)[:, source], out=sums[:, into])
         np.rint(np.divide(sums, np.float32(total), out=sums), out=sums)
-        means.append(sums.astype(np.uint8).reshape(-1, height, width, c)[: len(some)])
+        nearest = sums.astype(np.uint8).reshape(-1, width, c, height)
+        means.append(nearest.transpose(0, 3, 1, 2)[: len(some)])
     return np.concatenate(means) if means else np.empty((0, height, width, c), np.uint8)
 
 
-def _bands(length: int, count: int, channels: int, band: int) -> Iterator[tuple[slice, slice, NDArray[np.float32]]]:
-    """Which levels of a line make some neighbouring ones of the result, and the weights from the ones to the others."""
+def _bands(length: int, count: int) -> Iterator[tuple[slice, slice, NDArray[np.float32]]]:
+    """Which lines of an image make some neighbouring ones of the result, and the weights from ones to others."""
     starts, ends = np.arange(count) * length, np.arange(length) * count  # in units that both lengths are whole in
     overlap = np.minimum.outer(starts + length, ends + count) - np.maximum.outer(starts, ends)
-    weights = np.maximum(overlap, 0) // gcd(length, count)
-    for first in range(0, count, band):
-        some = weights[first : first + band]
-        used = np.flatnonzero(some.any(axis=0)).tolist()
-        source = slice(channels * used[0], channels * (used[-1] + 1))
-        part = np.kron(some[:, used[0] : used[-1] + 1], np.eye(channels)).astype(np.float32)
-        yield source, slice(channels * first, channels * first + len(part)), part
+    weights = (np.maximum(overlap, 0) // gcd(length, count)).astype(np.float32)
+    for first in range(0, count, _BAND):
+        band = weights[first : first + _BAND]
+        used = np.flatnonzero(band.any(axis=0))
+        source = slice(int(used[0]), int(used[-1]) + 1)
+        yield source, slice(first, first + len(band)), band[:, source].copy()
