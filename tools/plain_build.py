@@ -32,8 +32,9 @@ from fusionvae_model.trainer import Trainer
 
 NUM_SAMPLES = 64
 """Importance samples of an evaluation round on the fast side; the plain side takes fewer, and counts what it did."""
+PLAIN_NUM_SAMPLES = 4
 EVALUATED = 64
-"""Images of an evaluation round."""
+"""Images of an evaluation round. Of larger ones than 32×32 fewer, and fewer samples."""
 DECODED = 2
 """Colour images of a round of the decoder and its likelihood."""
 
@@ -131,13 +132,14 @@ def training_rounds(trainer: Trainer, plain: bool) -> Iterator[float]:
 def evaluation_rounds(trainer: Trainer, plain: bool) -> Iterator[float]:
     """The bound of the untrained model, then image-samples per second, every number of inputs counted."""
     counts = range(trainer.run.train.max_inputs + 1)
-    batch = Batch(*(part[:EVALUATED] for part in vars(trainer.batch(0, num_inputs=counts[-1])).values()))
+    area = (trainer.model.config.image_size // 32) ** 2
+    batch = Batch(*(part[: EVALUATED // area] for part in vars(trainer.batch(0, num_inputs=counts[-1])).values()))
     if plain:
         PlainTraining(trainer)
     yield bound_nats(trainer)
     model = trainer.model.eval()
     fast = model if plain else model.folded()
-    num_samples = 4 if plain else NUM_SAMPLES
+    num_samples = (PLAIN_NUM_SAMPLES if plain else NUM_SAMPLES) // area
     while True:
         started = time.perf_counter()
         if plain:
