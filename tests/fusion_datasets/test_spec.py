@@ -65,3 +65,30 @@ def test_files_older_than_a_setting_are_read_as_if_without_it() -> None:
 def test_other_json_is_refused(text: str) -> None:
     with pytest.raises(FusionDatasetsError, match="spec cannot be read"):
         BenchmarkSpec.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("height", 0),
+        ("height", True),
+        ("width", 1e9),
+        ("channels", "3"),
+        ("max_inputs", 9),
+        ("noise_std", float("nan")),
+        ("noise_std", None),
+        ("title", 7),
+        ("flips", 1),
+        ("train_size_px", -1),
+        ("count", 10**12),
+        ("radius_px", [9, 5]),
+        ("radius_px", [5]),
+        ("centre_px", 3),
+        ("aspect", [0, 1]),
+    ],
+)
+def test_settings_that_cannot_be_rendered_by_are_refused(setting: str, value: object) -> None:
+    fields = json.loads(SPEC.to_json())
+    (fields if setting in fields else fields["ellipses"])[setting] = value
+    with pytest.raises(FusionDatasetsError, match=rf"{setting} is .*; expected (two|a|true)"):
+        BenchmarkSpec.from_json(json.dumps(fields))

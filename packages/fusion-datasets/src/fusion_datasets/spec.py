@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from fusion_datasets.errors import FusionDatasetsError
 
@@ -144,7 +144,10 @@ class BenchmarkSpec:
             fields: dict[str, Any] = {key: _frozen(value) for key, value in json.loads(text).items()}
             [(kind, name)] = [(kind, name) for kind, name in _LAW_NAMES.items() if name in fields]
             law = kind(**{key: _frozen(value) for key, value in fields.pop(name).items()})
-            return cls(law=law, **fields)
+            spec = cls(law=law, **fields)
+            _check(spec)
+            _check(law)
+            return spec
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise FusionDatasetsError(
                 f"the benchmark's spec cannot be read ({error}); rebuild the file with this version"
@@ -157,6 +160,68 @@ _LAW_NAMES: Final[dict[type[EllipseLaw | ObjectLaw], str]] = {EllipseLaw: "ellip
 
 def _frozen(value: object) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+class _Bounds(NamedTuple):
+    """What a setting that a file claims may be, lest rendering by it fails, or never ends."""
+
+    kind: type
+    low: float = 0
+    high: float = 0
+    is_pair: bool = False
+    or_none: bool = False
+
+    def hold(self, value: object) -> bool:
+        if self.is_pair:
+            pair = isinstance(value, tuple) and len(value) == 2 and all(map(self._hold_one, value))
+            return pair and value[0] <= value[1]  # type: ignore[index]
+        return (self.or_none and value is None) or self._hold_one(value)
+
+    def _hold_one(self, value: Any) -> bool:
+        if self.kind in (str, bool):
+            return isinstance(value, self.kind)
+        known = isinstance(value, int | float if self.kind is float else int) and not isinstance(value, bool)
+        return known and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        if self.kind in (str, bool):
+            return {str: "a string", bool: "true or false"}[self.kind]
+        one = f"{'a whole number' if self.kind is int else 'a number'} from {self.low} to {self.high}"
+        return f"two of these, the smaller first: {one}" if self.is_pair else f"{one}, or null" * self.or_none or one
+
+
+_MOST_PX: Final = 4096
+_BOUNDS: Final[dict[type, dict[str, _Bounds]]] = {
+    BenchmarkSpec: {
+        **dict.fromkeys(("name", "title", "source", "license"), _Bounds(str)),
+        **dict.fromkeys(("height", "width", "nll_size"), _Bounds(int, 1, _MOST_PX)),
+        **dict.fromkeys(("flips", "grey"), _Bounds(bool)),
+        "channels": _Bounds(int, 1, 3),
+        "padding_px": _Bounds(int, 0, _MOST_PX),
+        "max_inputs": _Bounds(int, 1, MAX_INPUTS_PER_ROW),
+        "noise_std": _Bounds(float, 0, 100),
+        "train_size_px": _Bounds(int, 1, _MOST_PX, or_none=True),
+    },
+    EllipseLaw: {
+        "count": _Bounds(int, 1, 1000),
+        "radius_px": _Bounds(int, 0, _MOST_PX, is_pair=True),
+        "centre_px": _Bounds(int, -_MOST_PX, _MOST_PX, is_pair=True),
+        "aspect": _Bounds(float, 1e-3, 1e3, is_pair=True),
+    },
+    ObjectLaw: {
+        "count": _Bounds(int, 0, 1000, is_pair=True),
+        "longer_side_px": _Bounds(float, 1, _MOST_PX, is_pair=True),
+        "resize_px": _Bounds(float, 0, _MOST_PX),
+        "shift_px": _Bounds(float, 0, _MOST_PX),
+        "crop_px": _Bounds(int, 1, _MOST_PX),
+    },
+}
+
+
+def _check(settings: BenchmarkSpec | EllipseLaw | ObjectLaw) -> None:
+    for name, bounds in _BOUNDS[type(settings)].items():
+        if not bounds.hold(value := getattr(settings, name)):
+            raise ValueError(f"{name} is {value!r}; expected {bounds}")
 
 
 BENCHMARKS: Final = MappingProxyType(
