@@ -14,6 +14,8 @@ from types import ModuleType
 
 import pytest
 
+from fusion_datasets import FusionDatasetsError
+
 
 def load(repository: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Imports a file of tools/ as a module, as if it stood on the path."""
@@ -121,3 +123,21 @@ def test_bench_refuses_an_unknown_job(repository: Path) -> None:
     done = tool(repository, "bench", "dance")
     assert done.returncode == 2
     assert "'dance' is no job; expected train, evaluate, render" in done.stderr
+
+
+@pytest.mark.parametrize("reader", ["idx", "zip", "ply", "attributes"])
+def test_fuzzing_begins_with_files_that_are_read(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    tool = load(repository, "fuzz", monkeypatch)
+    target = tool.TARGETS[reader](tmp_path)
+    sound, broken = target.seeds, target.seeds[0][:9]
+    if reader == "attributes":  # of five seeds at a place the first is as it was
+        sound, broken = target.seeds[::20], target.seeds[4]
+    assert len(sound) > 1
+    for seed in sound:
+        (tmp_path / "input").write_bytes(seed)
+        target.read(tmp_path / "input")
+    (tmp_path / "input").write_bytes(broken)
+    with pytest.raises(FusionDatasetsError):
+        target.read(tmp_path / "input")
