@@ -12,6 +12,8 @@ from fusionvae_model.model import Bound
 
 POWER_ITERATIONS = 4
 FIRST_POWER_ITERATIONS = 40
+LEAST_SQUARED_SINGULAR_VALUE = 1e-30
+"""Below it, a weight counts as zero."""
 
 
 def beta(step: int, total_steps: int, *, fraction: float, floor: float) -> float:
@@ -87,8 +89,8 @@ class SpectralRegularizer(nn.Module):
     def _advance(self, index: int, weights: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
         left = self.get_buffer(f"left_{index}")
         for _ in range(iterations):
-            right = F.normalize(weights.mT @ left, dim=1)
-            left = F.normalize(weights @ right, dim=1)
+            left = F.normalize(weights @ (weights.mT @ left), dim=1, eps=LEAST_SQUARED_SINGULAR_VALUE)
+        right = F.normalize(weights.mT @ left, dim=1)
         self.get_buffer(f"left_{index}").copy_(left)
         return left, right
 
