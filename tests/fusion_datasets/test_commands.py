@@ -7,14 +7,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from fusion_datasets import FusionDataset
+from fusion_datasets import FusionDataset, FusionDatasetsError
 from fusion_datasets.cli import main
 from fusion_datasets.preview import contact_sheet
+from fusion_datasets.visibility import visibility
 
 
 def run(*arguments: object) -> Result:
@@ -94,6 +96,20 @@ def test_info(benchmark_file: Path) -> None:
     shown = {"mean": share.mean(), "standard_deviation": share.std(), "together": together}
     assert about["visible"]["test"] == pytest.approx(shown)
     assert f"shows    {100 * share.mean():.1f} ± {100 * share.std():.1f} % of an image in each input, " in printed
+
+
+def test_info_of_a_split_without_rows(benchmark_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(benchmark_file) as whole, h5py.File(path, "w") as file:
+        file.attrs.update(whole.attrs)
+        for name in whole["test"]:
+            file[f"test/{name}"] = whole[f"test/{name}"][:0]
+        for name in whole["train"]:
+            file[f"train/{name}"] = whole[f"train/{name}"][:]
+    assert json.loads(run("info", path, "--json").stdout)["visible"] == {}
+    for split, said in (("test", "has no rows"), ("train", "has no frozen inputs")):
+        with pytest.raises(FusionDatasetsError, match=said):
+            visibility(FusionDataset(path, split))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -205,6 +205,12 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         set_attribute("spec", BENCHMARKS["fusion-mnist"].to_json().replace('["train", "test"]', "7")),
         "splits 7",
     ),
+    "default split": (
+        set_attribute(
+            "spec", BENCHMARKS["fusion-mnist"].to_json().replace('"default_split": "test"', '"default_split": {}')
+        ),
+        "is evaluated on {}; expected one of its splits",
+    ),
     "omitted": (set_attribute("source", '{"omitted": 7}'), "omitted is no table of lists"),
     "no license": (change_file(lambda file: file.attrs.__delitem__("license")), "attribute license is None"),
     "no split": (change_file(lambda file: file.__delitem__("test")), "lacks /test/target"),

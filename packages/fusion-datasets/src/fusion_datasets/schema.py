@@ -211,6 +211,10 @@ def _read_attributes(file: h5py.File) -> FileHeader:
     spec = BenchmarkSpec.from_json(values["spec"])
     if not isinstance(spec.splits, tuple) or not all(split in SPLITS for split in spec.splits):
         raise FusionDatasetsError(f"{file.filename} names the splits {spec.splits!r}; expected some of {SPLITS}")
+    if spec.default_split not in spec.splits:
+        raise FusionDatasetsError(
+            f"{file.filename} is evaluated on {spec.default_split!r}; expected one of its splits, {spec.splits}"
+        )
     omitted = values["source"].get("omitted", {})
     if not isinstance(omitted, dict) or not all(isinstance(flaws, list) for flaws in omitted.values()):
         raise FusionDatasetsError(f"{file.filename}: what it omitted is no table of lists; rebuild it")

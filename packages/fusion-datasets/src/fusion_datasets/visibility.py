@@ -30,10 +30,13 @@ def visibility(data: FusionDataset) -> Visibility:
     """Measure what the frozen inputs of a split show, by its masks alone.
 
     Raises:
-        FusionDatasetsError: If the split is `train`, whose inputs are rendered live, or the file is damaged.
+        FusionDatasetsError: If the split is `train`, whose inputs are rendered live, if it has no rows, or if the file
+            is damaged.
     """
     if data.split == "train":
         raise FusionDatasetsError("the split 'train' has no frozen inputs, and so no masks of them")
+    if not len(data):
+        raise FusionDatasetsError(f"the split {data.split!r} has no rows, and so no inputs that could show anything")
     shares, together = [], []
     with opened(data.path) as file:
         for _, masks in blocks(file[f"{data.split}/masks"]):

@@ -24,7 +24,8 @@ def info(file: Path, as_json: bool) -> None:
     """Print what a file is and holds."""
     data = FusionDataset(file, split="train")
     header = data.header
-    shown = {split: visibility(FusionDataset(data.path, split)) for split in header.spec.splits if split != "train"}
+    evaluated = [split for split in header.spec.splits if split != "train" and header.rows[split]]
+    shown = {split: visibility(FusionDataset(data.path, split)) for split in evaluated}
     about: dict[str, Any] = {
         "path": str(file),
         "benchmark": header.benchmark,
@@ -105,7 +106,7 @@ def verify_command(
 @click.option("-o", "--output", type=FILE, required=True, help="The PNG or PDF to write.")
 @click.option("--split", type=click.Choice(SPLITS), help="Split to show; by default the one that is evaluated.")
 @click.option("--rows", type=COUNT, default=12, show_default=True, help="How many examples, or lines of occluders.")
-@click.option("--seed", type=SEED, help="Draw the examples at random instead of taking the first.")
+@click.option("--seed", type=SEED, help="Draw at random what is shown.")
 @click.option(
     "--show",
     type=click.Choice(SHOWN),
