@@ -188,6 +188,9 @@ def test_nothing_to_build_from_is_one_sentence(tmp_path: Path, monkeypatch: pyte
     ):
         with pytest.raises(FusionDatasetsError, match=f"{said}.*download=True"):
             kind(tmp_path)
+    (tmp_path / "celeba").mkdir()
+    with pytest.raises(FusionDatasetsError, match=rf"\({tmp_path / 'celeba'} lacks list_eval_partition.txt"):
+        FusionCelebA(tmp_path)
     assert not list(tmp_path.glob("*.h5*"))
     with pytest.raises(FusionDatasetsError, match="seeds count from 0"):
         FusionMNIST(tmp_path, seed=-1)

@@ -137,9 +137,14 @@ class Benchmark(Dataset[Any]):
 
     def _plan_from(self, name: str, root: Path, path: Path) -> BuildPlan:
         """Plan the build from originals in a folder of their own below the root, or in the root itself."""
-        with contextlib.suppress(FusionDatasetsError):
+        if not (root / name).is_dir():
+            return self._plan(root, path)
+        try:
             return self._plan(root / name, path)
-        return self._plan(root, path)
+        except FusionDatasetsError:
+            with contextlib.suppress(FusionDatasetsError):
+                return self._plan(root, path)
+            raise  # what that folder lacks
 
     @staticmethod
     def _plan(source: Path, output: Path) -> BuildPlan:
