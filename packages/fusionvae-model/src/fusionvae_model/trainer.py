@@ -282,7 +282,13 @@ class Trainer:
         return statistics + 4 * held
 
     def steps_within(self, seconds: float, *, step_seconds: float, pass_seconds: float) -> int:
-        """Return how many steps, at least one, and the finish after them come nearest to some seconds."""
+        """Return how many steps, together with the finish after them, come nearest to some seconds.
+
+        Args:
+            seconds: Time for both; where it is too short, there is one step all the same.
+            step_seconds: Time of a step.
+            pass_seconds: Time of a pass of the finish.
+        """
 
         def middle(steps: int) -> float:  # of the step, so that the nearest number is found
             return (steps - 0.5) * step_seconds + self.finishing_passes(steps) * pass_seconds
@@ -307,6 +313,6 @@ class Trainer:
 
 
 def _finishing_batches(total_steps: int, kinds: int) -> tuple[int, int]:
-    """Batches of the final statistics and of a gap, in equal shares; of a short run, no more than it had steps."""
+    """Batches of the final statistics and of a gap, in equal shares: at least one of each, else no more than steps."""
     most = max(1, total_steps // kinds)
     return min(STATISTICS_BATCHES_PER_KIND, most) * kinds, min(GAP_BATCHES_PER_KIND, most) * kinds
