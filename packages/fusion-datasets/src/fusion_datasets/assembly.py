@@ -45,6 +45,9 @@ class Assembly:
         """Append the next shards as far as they are done, and yield the rows of each.
 
         Before a shard that lacks originals it ends for good: until all are done, nobody knows how many rows there are.
+
+        Arguments:
+            done: Shards that are on disk, by name.
         """
         while self._left and (rendered := done.get(self._left[0].name)):
             shard = self._left[0]

@@ -115,7 +115,8 @@ def local_file(address: HubAddress, *, progress: bool = True) -> Path:
     """See that the benchmark file of a publication lies in the user's cache folder, verified.
 
     It is compared with the `SHA256SUMS` of the same commit, then with its own digests, and gets its name only then.
-    A commit that is there already is not asked for again, so `@` and a full commit hash work without a network.
+    A commit that is there already is not asked for again, so `@` and a full commit hash work without a network. Of
+    several processes that want it at once, one fetches and the others wait.
 
     Arguments:
         address: Of the publication.

@@ -29,6 +29,12 @@ def spread(
         workers: Processes; with one, all is done here, in order.
         stated: Picklable exceptions of `work` that are raised here; any other one ends its process with a traceback.
         lost: Raised with a sentence where a process ended early.
+
+    Yields:
+        Each item and what `work` returned for it.
+
+    Raises:
+        lost: If a process ended early; what is in `stated` if `work` raised it. All processes have ended then.
     """
     if workers <= 1:
         yield from ((item, work(item)) for item in items)

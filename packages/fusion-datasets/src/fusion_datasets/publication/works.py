@@ -94,7 +94,7 @@ _ORIGINALS: Final = MappingProxyType(
 
 
 def works_of(header: FileHeader) -> list[Work]:
-    """What is to be cited with a file; nobody's images are asked for where they are free of all rights."""
+    """What is to be cited with a file: the paper, and the originals, unless its images are in the public domain."""
     original = _ORIGINALS.get(header.benchmark)
     return [FUSIONVAE] if original is None or header.license == "CC0-1.0" else [FUSIONVAE, original]
 
