@@ -83,6 +83,7 @@ def loaded(data: FusionMNIST, epochs: int = 2, **settings: Any) -> list[str]:
     return said
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a machine of one core
 @pytest.mark.parametrize(
     "workers",
     [
