@@ -34,7 +34,7 @@ NUM_SAMPLES = 64
 """Importance samples of an evaluation round on the fast side; the plain side takes fewer, and counts what it did."""
 PLAIN_NUM_SAMPLES = 4
 EVALUATED = 64
-"""Images of an evaluation round. Of larger ones than 32×32 fewer, and fewer samples."""
+"""Images of an evaluation round; fewer of those that are larger than 32×32, and with fewer samples."""
 DECODED = 2
 """Colour images of a round of the decoder and its likelihood."""
 
