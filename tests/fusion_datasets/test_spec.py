@@ -92,3 +92,16 @@ def test_settings_that_cannot_be_rendered_by_are_refused(setting: str, value: ob
     (fields if setting in fields else fields["ellipses"])[setting] = value
     with pytest.raises(FusionDatasetsError, match=rf"{setting} is .*; expected (two|a|true)"):
         BenchmarkSpec.from_json(json.dumps(fields))
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_every_setting_that_rendering_reads_has_bounds(benchmark: str) -> None:
+    others = {"splits", "default_split"} | {"source_files", "window_px"}  # schema.py checks the former; of sources
+    text = BENCHMARKS[benchmark].to_json()
+    [law] = {"ellipses", "objects"} & json.loads(text).keys()
+    for names in (json.loads(text).keys() - {law} - others, json.loads(text)[law]):
+        for name in names:
+            fields = json.loads(text)
+            (fields if name in fields else fields[law])[name] = {}
+            with pytest.raises(FusionDatasetsError, match=rf"{name} is {{}}; expected"):
+                BenchmarkSpec.from_json(json.dumps(fields))
