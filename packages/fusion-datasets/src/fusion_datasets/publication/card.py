@@ -143,7 +143,7 @@ with FusionDataset("{file_name}", split="{spec.default_split}") as data:
 
 By {tool} with seed {header.seed} and NumPy {header.numpy_version}, from `{source["name"]}` (layout {source["layout"]},
 digest `{source["digest"]}`). Each evaluation row draws its randomness from the seed, the split and its
-position in the source alone, so the same source and seed give the same file. With SOURCE, the folder of the
+position in the source alone, so the same source and seed give the same content. With SOURCE, the folder of the
 {"look-alikes" if data.is_stand_in else "originals"}, every row is rendered again and compared bit for bit by
 
 ```sh
@@ -201,7 +201,7 @@ def recipe_card(data: FusionDataset, *, tool: str) -> str:
 **There is no image here, nor any part of one**: the terms of the originals forbid passing them on. `recipe.json`
 says how {tool} made the file with {rows} rows (seed {header.seed}, NumPy {header.numpy_version}), from
 `{source["name"]}` with the digest `{source["digest"]}`, and holds a
-digest of every row. With your own copy of the originals it gives the identical file, or names the rows that differ:
+digest of every row. With your own copy of the originals it gives the identical content, or names the rows that differ:
 
 ```sh
 fusion-datasets build {command} --source ORIGINALS --recipe recipe.json --output {header.benchmark}.h5

@@ -1,4 +1,4 @@
-"""Recipes: all of a file but its pixels, from which a user's own copy of the originals gives the identical file.
+"""Recipes: all of a file but its pixels, from which a user's own copy of the originals gives the identical content.
 
 A recipe holds the spec, the seed, what the source was, which originals went into which row, and a digest of every
 array and every row. Masks follow from spec, seed and index alone.
