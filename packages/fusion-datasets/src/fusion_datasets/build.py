@@ -290,6 +290,8 @@ def _check_cuts(plan: BuildPlan, done: dict[str, Rendered]) -> None:
 def _pool_occluders(plan: BuildPlan, renderer: ShardRenderer) -> None:
     """Gather the occluders of each evaluation split in one array that all processes map into memory."""
     for split in plan.spec.splits:
-        shards = [shard for shard in plan.shards() if shard.section == occluder_section(split) != "train"]
+        if split == "train":
+            continue
+        shards = [shard for shard in plan.shards() if shard.section == occluder_section(split)]
         crops = [read_arrays(renderer.folder / shard.name)["rgba"] for shard in shards]
         np.save(renderer.pool_path(split), np.concatenate(crops), allow_pickle=False)
