@@ -96,7 +96,7 @@ def _decode(content: bytes | FusionDatasetsError) -> Image.Image:
     except Image.DecompressionBombError:
         raise FusionDatasetsError(f"more than {MAX_PIXELS} pixels") from None
     except Exception as error:  # Pillow's readers of damaged files raise nearly anything
-        raise FusionDatasetsError("no picture that Pillow reads" if not content else "cannot be decoded") from error
+        raise FusionDatasetsError("cannot be decoded" if content else "empty") from error
 
 
 def _decoded_jpeg(content: bytes, picture: Image.Image) -> Image.Image | None:
