@@ -6,6 +6,7 @@ Every function returns a Matplotlib figure; the page embeds it, `write_plates` w
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -38,6 +39,7 @@ PALETTE = ("#b5367a", "#1f77b4", "#2a9d5c", "#e0812b", "#7a5cc0", "#8c6d46", "#3
 _INPUTS = 3
 _GAP, _WIDE = 2, 10  # pixels of the images, between them and between groups
 _ABSENT = (0.5, 0.5, 0.5, 0.12)  # RGBA, on white as on black
+_INCHES_PER_LETTER = 0.09  # of a group's title
 _HYPOTHESES = 3
 _ERROR_TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 30, 50)
 _NATS_TICKS = (30, 40, 50, 60, 80, 100, 150, 200, 300, 500, 800, 1500, 3000, 6000, 10000, 20000, 40000)
@@ -393,8 +395,11 @@ def _sheet(groups: Sequence[Group], labels: Sequence[str]) -> Figure:
         axes.imshow(canvas, interpolation="none")
         axes.set_axis_off()
         for group, left in zip(groups, lefts, strict=True):
-            middle = left + (group.width * (width + _GAP) - _GAP) / 2
-            axes.text(middle, -4, group.title, ha="center", va="bottom", color=INK, fontsize=10.5)
+            breadth = group.width * (width + _GAP) - _GAP
+            title = textwrap.fill(
+                group.title, max(1, int(breadth * scale / _INCHES_PER_LETTER)), break_long_words=False
+            )
+            axes.text(left + breadth / 2, -4, title, ha="center", va="bottom", color=INK, fontsize=10.5)
         for first, last in zip([0, *breaks], [*breaks, len(labels)], strict=True):
             middle = (tops[first] + tops[last - 1] + height) / 2
             axes.text(-6, middle, labels[first], ha="right", va="center", rotation=90, color=MUTED, fontsize=10)
