@@ -56,15 +56,22 @@ class Request(BaseHTTPRequestHandler):
 def bad_server() -> Iterator[BadServer]:
     """Run one in a thread."""
     state = BadServer()
-    handler = type("Bound", (Request,), {"bad_server": state})
+    with serving(type("Bound", (Request,), {"bad_server": state})) as state.url:
+        try:
+            yield state
+        finally:
+            state.released.set()
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve on a free local port, in a thread; yield the address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    state.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield state
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
-        state.released.set()
         server.shutdown()
         server.server_close()
         thread.join()
