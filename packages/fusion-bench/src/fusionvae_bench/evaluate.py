@@ -18,7 +18,7 @@ from torch import nn
 from fusionvae_bench.errors import DataError, ModelError
 from fusionvae_bench.estimate import pixels_per_call
 from fusionvae_bench.metrics import entropy_floor
-from fusionvae_bench.protocol import FoldableModel, LikelihoodModel, SamplingModel, has_likelihood
+from fusionvae_bench.protocol import LikelihoodModel, SamplingModel, for_inference, has_likelihood
 from fusionvae_bench.provenance import git_commit, versions
 from fusionvae_bench.results import AVERAGE, FORMAT_VERSION, Result
 from fusionvae_bench.scoring import score_tile
@@ -133,7 +133,7 @@ def score_tiles(
         share: this process among several.
         quiet: no progress on stderr.
     """
-    scorer = model.folded() if isinstance(model, FoldableModel) else model
+    scorer = for_inference(model)
     num_images = request.num_images(data)
     mine = [tile for tile in tiles(num_images, len(data)) if share.owns(tile)]
     left = [tile for tile in mine if tile not in store]

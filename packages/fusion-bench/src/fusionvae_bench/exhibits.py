@@ -15,7 +15,7 @@ from fusion_datasets import FusionDataset
 from fusionvae_bench.evaluate import Request, check_request, has_scored, model_config
 from fusionvae_bench.gallery import Gallery, make_gallery
 from fusionvae_bench.plates import draw_plates
-from fusionvae_bench.protocol import FoldableModel
+from fusionvae_bench.protocol import for_inference
 from fusionvae_bench.report import History, read_history
 from fusionvae_bench.results import Result
 from fusionvae_bench.rows import model_title
@@ -85,9 +85,7 @@ def exhibits(
         featured = next(iter([*shown, *results]), None)
         comparable = _comparable(featured, shown, results) if featured else []
         first = next(iter(models), None)
-        faster = {
-            title: model.folded() if isinstance(model, FoldableModel) else model for title, model in models.items()
-        }
+        faster = {title: for_inference(model) for title, model in models.items()}
         gallery = (
             make_gallery(faster[first], data, seed=seed, device=device) if with_gallery and first and data else None
         )

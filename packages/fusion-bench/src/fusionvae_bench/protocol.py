@@ -65,6 +65,11 @@ class FoldableModel(Protocol):
         ...
 
 
+def for_inference(model: Any) -> Any:
+    """Return the model's faster form, or itself where it has none."""
+    return model.folded() if isinstance(model, FoldableModel) else model
+
+
 def has_likelihood(model: Any) -> bool:
     """Tell whether a model's likelihood can be estimated; one may deny it by ``has_likelihood = False``."""
     return isinstance(model, LikelihoodModel) and bool(getattr(model, "has_likelihood", True))
