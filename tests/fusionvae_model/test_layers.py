@@ -8,6 +8,7 @@ from variants import with_spoiled_statistics
 
 from fusionvae_model.depthwise import NARROWEST, DepthwiseConv2d
 from fusionvae_model.layers import DecoderCell, DownCell, EncoderCell, SqueezeExcitation, UpCell, WeightNormConv2d
+from fusionvae_model.pointwise import FEWEST_PIXELS, PointwiseConv2d
 
 
 def count(module: nn.Module) -> int:
@@ -85,6 +86,10 @@ def test_up_cell_equals_the_plain_order(training):
     bilinear = F.interpolate(f, scale_factor=2, mode="bilinear", align_corners=True)
     plain = cell.skip(bilinear) + 0.1 * cell.contract(cell.expand(nearest))
     torch.testing.assert_close(cell(f), plain, rtol=1e-10, atol=1e-10)
+    of_plain = torch.autograd.grad(plain.square().sum(), list(cell.parameters()))
+    ours = torch.autograd.grad(cell(f).square().sum(), list(cell.parameters()))
+    for gradient, expected in zip(ours, of_plain, strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-8, atol=1e-8)
 
 
 def test_down_cell_skip_sees_the_four_shifted_grids():
@@ -108,6 +113,23 @@ def test_depthwise_gradients_are_those_of_a_plain_convolution(width):
     ours, plain = conv(features), nn.Conv2d.forward(conv, features)
     assert torch.equal(ours, plain)
     assert (type(ours.grad_fn) is not type(plain.grad_fn)) == (width >= NARROWEST)
+    for gradient, expected in zip(
+        torch.autograd.grad(ours, (features, conv.weight), upstream),
+        torch.autograd.grad(plain, (features, conv.weight), upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("side", [8, 16])
+def test_pointwise_gradients_are_those_of_a_plain_convolution(side):
+    torch.manual_seed(0)
+    conv = PointwiseConv2d(12, 5)
+    features = torch.randn(3, 12, side, side).to(memory_format=torch.channels_last).requires_grad_()
+    upstream = torch.randn(3, 5, side, side)
+    ours, plain = conv(features), nn.Conv2d.forward(conv, features)
+    assert torch.equal(ours, plain)
+    assert (type(ours.grad_fn) is not type(plain.grad_fn)) == (side**2 >= FEWEST_PIXELS)
     for gradient, expected in zip(
         torch.autograd.grad(ours, (features, conv.weight), upstream),
         torch.autograd.grad(plain, (features, conv.weight), upstream),

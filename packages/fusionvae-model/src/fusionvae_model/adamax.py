@@ -58,13 +58,13 @@ class Adamax:
         accepted = self._present() & accept
         counts += accepted
         # Arithmetic with zeros and ones from here on, several times faster than selection; so NaNs must go first.
-        gradient = torch.where(accept, gradient, 0.0).add_(self.parameters.read(), alpha=self._weight_decay)
+        gradient = torch.where(accept, gradient, 0.0).add_(self.parameters.values, alpha=self._weight_decay)
         moves = self._spread(accepted.float())
         average.add_(torch.sub(gradient, average).mul_(moves), alpha=1 - self._betas[0])
         norm.mul_(1 - (1 - self._betas[1]) * moves)
         torch.maximum(norm, gradient.abs_().add_(self._eps).mul_(moves), out=norm)
         rate = torch.where(accepted, self.learning_rate / (1 - self._betas[0] ** counts), 0.0)
-        self.parameters.subtract(self._spread(rate).mul_(average).div_(norm))
+        self.parameters.values.sub_(self._spread(rate).mul_(average).div_(norm))
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore what :attr:`state` held.
@@ -98,11 +98,11 @@ class WeightAverage:
 
     def __init__(self, parameters: FlatTensors, *, decay: float) -> None:
         self._parameters, self._decay = parameters, decay
-        self.state = {"weights": parameters.read()}
+        self.state = {"weights": parameters.values.clone()}
 
     @torch.no_grad()
     def update(self, step: int, accept: Tensor) -> None:
         """Take in the weights after an accepted step, counted from 0."""
-        average, weights = self.state["weights"], self._parameters.read()
+        average, weights = self.state["weights"], self._parameters.values
         share = 1 - min(self._decay, (1 + step) / (10 + step))
         average.copy_(torch.where(accept, average.lerp(weights, share), average))

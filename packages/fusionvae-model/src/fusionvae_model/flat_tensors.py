@@ -11,10 +11,15 @@ from torch import Tensor
 
 
 class FlatTensors:
-    """Named tensors of one type and device, read and written as one vector, in logical (row-major) order.
+    """Named tensors of one type and device that become views of one vector, in row-major order.
+
+    Whoever holds one of the tensors keeps it and may write to it, in place.
 
     Args:
-        named: The tensors themselves; they are never replaced, only written to.
+        named: The tensors themselves.
+
+    Attributes:
+        values: The vector, ``[n]``.
     """
 
     def __init__(self, named: Mapping[str, Tensor]) -> None:
@@ -22,6 +27,9 @@ class FlatTensors:
         self.tensors = list(named.values())
         self.sizes = [tensor.numel() for tensor in self.tensors]
         self._ends = list(accumulate(self.sizes))
+        self.values = torch.cat([tensor.detach().reshape(-1) for tensor in self.tensors])
+        for tensor, part in zip(self.tensors, self.values.split(self.sizes), strict=True):
+            tensor.data = part.view(tensor.shape)
 
     @classmethod
     def by_type(cls, named: Mapping[str, Tensor]) -> list[Self]:
@@ -35,10 +43,6 @@ class FlatTensors:
         """Return the length of the vector."""
         return self._ends[-1]
 
-    def read(self) -> Tensor:
-        """Return a copy of all values, ``[n]``."""
-        return torch.cat([tensor.detach().reshape(-1) for tensor in self.tensors])
-
     def gradient(self) -> Tensor:
         """Return all gradients, ``[n]``, zero where there is none."""
         return torch.cat(
@@ -48,20 +52,6 @@ class FlatTensors:
             ]
         )
 
-    @torch.no_grad()
-    def write(self, values: Tensor) -> None:
-        """Replace all values by ``[n]`` others."""
-        torch._foreach_copy_(self.tensors, self._views(values))
-
-    @torch.no_grad()
-    def subtract(self, values: Tensor) -> None:
-        """Subtract ``[n]`` values."""
-        torch._foreach_sub_(self.tensors, self._views(values))
-
     def name_at(self, index: int) -> str:
         """Return the name of the tensor to which an entry of the vector belongs."""
         return self.names[bisect_right(self._ends, index)]
-
-    def _views(self, values: Tensor) -> list[Tensor]:
-        parts = values.split(self.sizes)
-        return [part.view(tensor.shape) for part, tensor in zip(parts, self.tensors, strict=True)]

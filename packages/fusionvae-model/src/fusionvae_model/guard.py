@@ -37,12 +37,12 @@ class StepGuard:
 
     def remember(self) -> None:
         """Remember the buffers before the step's first pass."""
-        self._before = [group.read() for group in self._buffers]
+        self._before = [group.values.clone() for group in self._buffers]
 
     def restore(self) -> None:
         """Put the buffers back to what they were."""
         for group, before in zip(self._buffers, self._before, strict=True):
-            group.write(before)
+            group.values.copy_(before)
 
     def judge(self, step: int, terms: Mapping[str, Tensor], gradient: Tensor) -> Tensor:
         """Tell whether all is finite, and if it is not, undo what happened to the buffers; waits for nothing.
@@ -58,7 +58,7 @@ class StepGuard:
         values = torch.stack([*terms.values(), torch.linalg.vector_norm(gradient)])
         accept = values.isfinite().all()
         for group, before in zip(self._buffers, self._before, strict=True):
-            group.write(torch.where(accept, group.read(), before))
+            group.values.copy_(torch.where(accept, group.values, before))
         worst = gradient.abs().argmax()  # a NaN counts as larger than all
         self._pending.append((step, list(terms), torch.cat((values.double(), worst[None].double()))))
         return accept

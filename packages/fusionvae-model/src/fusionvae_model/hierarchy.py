@@ -280,5 +280,8 @@ def log_density_ratio(walk: Walk) -> Tensor:
 
 def _log_density(distribution: Normal, value: Tensor) -> Tensor:
     standardised = (value - distribution.loc) / distribution.scale
-    per_element = -0.5 * standardised.square() - distribution.scale.log()
-    return per_element.flatten(1).sum(dim=1) - 0.5 * math.log(2 * math.pi) * value[0].numel()
+    # A logarithm of products instead of a sum of logarithms, which take ten times as long; scales of up to ten
+    # latent channels, each within 1e-3 … 1e3, multiply to what float32 holds.
+    products = torch.stack([scales.prod(dim=1) for scales in distribution.scale.split(10, dim=1)])
+    log_scales = products.log().sum(dim=(0, 2, 3))
+    return -0.5 * standardised.square().sum(dim=(1, 2, 3)) - log_scales - 0.5 * math.log(2 * math.pi) * value[0].numel()

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusionvae_model.depthwise import DepthwiseConv2d
+from fusionvae_model.depthwise import DepthwiseConv2d, interleave_quarters
+from fusionvae_model.pointwise import PointwiseConv2d
 from fusionvae_model.recomputation import recompute
 
 BRANCH_SCALE = 0.1
@@ -35,7 +36,13 @@ class WeightNormConv2d(nn.Module):
         kernel_size: Odd side of the filters in pixels.
         stride: Step in pixels.
         bias: Whether a learned constant is added to each output channel.
+
+    Attributes:
+        computed_weight: The weight as used, where somebody has computed it for many convolutions at once
+            (:class:`~fusionvae_model.weights_as_used.WeightsAsUsed`).
     """
+
+    computed_weight: Tensor | None = None
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, bias: bool = True
@@ -50,6 +57,8 @@ class WeightNormConv2d(nn.Module):
 
     def effective_weight(self) -> Tensor:
         """Return the normalised weight ``[out, in, kernel, kernel]`` that the convolution uses."""
+        if self.computed_weight is not None:
+            return self.computed_weight
         return self.weight * norm_gain(self.weight, self.log_norm.view(-1, 1, 1, 1), dims=(1, 2, 3))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -154,7 +163,9 @@ class UpCell(nn.Module):
 
     The skip is a bilinear upsampling (aligned corners) and a 1×1 convolution without bias. Whatever acts on each
     pixel alone commutes with an upsampling, batch statistics included, so expansion and skip run before it, on a
-    quarter of the pixels.
+    quarter of the pixels; and the depthwise convolution of upsampled features is four smaller ones of the features
+    themselves (:meth:`~fusionvae_model.depthwise.DepthwiseConv2d.of_upsampled`). Only what the branch adds to the
+    skip is ever laid out at the doubled resolution.
     """
 
     def __init__(self, channels: int, *, expansion: int) -> None:
@@ -166,15 +177,19 @@ class UpCell(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map ``[b, C, h, w]`` to ``[b, C/2, 2h, 2w]``."""
         skip = F.interpolate(self.skip(features), scale_factor=2, mode="bilinear", align_corners=True)
-        hidden = F.interpolate(self.expand(features), scale_factor=2, mode="nearest")
-        return torch.add(skip, self.contract(hidden), alpha=BRANCH_SCALE)
+        depthwise, *of_each_pixel, gate = self.contract
+        assert isinstance(depthwise, DepthwiseConv2d)
+        quarters = depthwise.of_upsampled(self.expand(features))
+        for layer in of_each_pixel:
+            quarters = layer(quarters)
+        return torch.add(skip, gate(interleave_quarters(quarters)), alpha=BRANCH_SCALE)
 
 
 def _expand(channels: int, expansion: int) -> nn.Sequential:
     hidden = channels * expansion
     return nn.Sequential(
         batch_norm(channels),
-        nn.Conv2d(channels, hidden, 1, bias=False),
+        PointwiseConv2d(channels, hidden),
         batch_norm(hidden),
         nn.SiLU(),
     )
@@ -185,7 +200,7 @@ def _contract(hidden: int, out_channels: int) -> nn.Sequential:
         DepthwiseConv2d(hidden),
         batch_norm(hidden),
         nn.SiLU(),
-        nn.Conv2d(hidden, out_channels, 1, bias=False),
+        PointwiseConv2d(hidden, out_channels),
         batch_norm(out_channels),
         SqueezeExcitation(out_channels),
     )

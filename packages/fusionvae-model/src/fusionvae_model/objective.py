@@ -1,13 +1,12 @@
 """What training minimises: the negative bound of Eq. (8) with its warm-up, balancing and regularisers (Sec. 4.2)."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
-from fusionvae_model.layers import WeightNormConv2d, norm_gain
 from fusionvae_model.model import Bound
 
 POWER_ITERATIONS = 4
@@ -59,54 +58,51 @@ class SpectralRegularizer(nn.Module):
     singular vectors are tracked by power iteration, all weights of one shape in one batch.
 
     Args:
-        model: The network; its convolutions are found once.
+        weights: As :meth:`~fusionvae_model.weights_as_used.WeightsAsUsed.compute` returns them.
         generator: Source of the first singular vectors.
     """
 
-    def __init__(self, model: nn.Module, *, generator: torch.Generator) -> None:
+    def __init__(self, weights: Sequence[Tensor], *, generator: torch.Generator) -> None:
         super().__init__()
-        alike: dict[tuple[type[nn.Module], int, int], list[WeightNormConv2d | nn.Conv2d]] = defaultdict(list)
-        for module in model.modules():
-            if isinstance(module, WeightNormConv2d | nn.Conv2d):
-                alike[type(module), len(module.weight), module.weight[0].numel()].append(module)
-        self._alike = list(alike.values())  # a plain list: these modules belong to the model
-        for index, ((_, rows, _), convolutions) in enumerate(alike.items()):
-            start = torch.randn(len(convolutions), rows, 1, generator=generator)
+        for index, stack in enumerate(weights):
+            start = torch.randn(*stack.shape[:2], 1, generator=generator)
             self.register_buffer(f"left_{index}", F.normalize(start, dim=1))
-        for index, convolutions in enumerate(self._alike):
-            self._advance(index, _weights_as_used(convolutions).detach().cpu(), FIRST_POWER_ITERATIONS)
+        for index, stack in enumerate(weights):
+            self._advance(index, stack.detach().cpu(), FIRST_POWER_ITERATIONS)
 
-    def forward(self) -> Tensor:
-        """Return the sum, differentiable, after advancing the singular vectors."""
+    def forward(self, weights: Sequence[Tensor]) -> Tensor:
+        """Return the sum, differentiable, after advancing the singular vectors.
+
+        Args:
+            weights: As :meth:`~fusionvae_model.weights_as_used.WeightsAsUsed.compute` returns them.
+        """
         total = []
-        for index, convolutions in enumerate(self._alike):
-            weights = _weights_as_used(convolutions)
-            left, right = self._advance(index, weights.detach(), POWER_ITERATIONS)
-            total.append((left * (weights @ right)).sum())
+        for index, stack in enumerate(weights):
+            left, right = self._advance(index, stack.detach(), POWER_ITERATIONS)
+            total.append((left * torch.bmm(stack, right)).sum())
         return torch.stack(total).sum()
 
     @torch.no_grad()
     def _advance(self, index: int, weights: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
         left = self.get_buffer(f"left_{index}")
-        for _ in range(iterations):
-            left = F.normalize(weights @ (weights.mT @ left), dim=1, eps=LEAST_SQUARED_SINGULAR_VALUE)
-        right = F.normalize(weights.mT @ left, dim=1)
+        # W·Wᵀ or Wᵀ·W, whichever is smaller, once, in place of two products by W in each iteration
+        if weights.shape[1] <= weights.shape[2]:
+            left = _iterate(torch.bmm(weights, weights.mT), left, iterations)
+        else:
+            right = _iterate(torch.bmm(weights.mT, weights), torch.bmm(weights.mT, left), iterations - 1)
+            left = _iterate(weights, right, 1)
+        right = F.normalize(torch.bmm(weights.mT, left), dim=1)
         self.get_buffer(f"left_{index}").copy_(left)
         return left, right
 
 
-def _weights_as_used(convolutions: Sequence[WeightNormConv2d | nn.Conv2d]) -> Tensor:
-    """Return the weights of convolutions of one kind and shape, ``[n, out, in·height·width]``, all at once."""
-    weights = torch.stack([convolution.weight.flatten(1) for convolution in convolutions])
-    log_norms: list[Tensor] = [
-        convolution.log_norm for convolution in convolutions if isinstance(convolution, WeightNormConv2d)
-    ]
-    if log_norms:
-        weights = weights * norm_gain(weights, torch.stack(log_norms)[..., None], dims=(2,))
-    return weights
+def _iterate(matrices: Tensor, vectors: Tensor, count: int) -> Tensor:
+    for _ in range(count):
+        vectors = F.normalize(torch.bmm(matrices, vectors), dim=1, eps=LEAST_SQUARED_SINGULAR_VALUE)
+    return vectors
 
 
 def batch_norm_regularizer(model: nn.Module) -> Tensor:
     """Return the sum over all batch norms of ``max |γ|``."""
-    gains = [module.weight for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    return torch.stack([gain.abs().amax() for gain in gains]).sum()
+    gains: list[Tensor] = [module.weight for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    return pad_sequence(gains, batch_first=True).abs().amax(dim=1).sum()

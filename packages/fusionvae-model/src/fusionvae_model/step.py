@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from fusionvae_model.objective import (
 )
 from fusionvae_model.processes import Processes
 from fusionvae_model.run import Run
+from fusionvae_model.weights_as_used import WeightsAsUsed
 
 
 def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
@@ -62,7 +64,8 @@ class TrainingStep:
         if processes.count > 1:
             globalise_batch_norm(self.model)
         directions = seeded_generator("spectral", config.seed, 0)
-        self.spectral = SpectralRegularizer(self.model, generator=directions).to(device)
+        self.weights = WeightsAsUsed(self.model)
+        self.spectral = SpectralRegularizer(self.weights.compute(), generator=directions).to(device)
         self.gamma = torch.tensor(group_gamma(run.model.latents_per_scale), device=device)
         self.optimizer = Adamax(
             dict(self.model.named_parameters()), eps=config.adamax_eps, weight_decay=config.weight_decay
@@ -94,19 +97,23 @@ class TrainingStep:
             torch.compiler.cudagraph_mark_step_begin()  # what the last step's graphs returned is no longer needed
         mean_kl = self._kl_of_all_passes(batch, step, shares)
         seen, spread = [], []
+        penalty = torch.zeros((), device=self.device)
         for rows in shares:
-            bound, variances = self._bound(batch, step, rows)
-            means = torch.cat((-bound.log_likelihood.detach().mean()[None], bound.kl.detach().mean(dim=0)))
-            if mean_kl is None:
-                means = self.processes.mean(means)
-            loss = negative_elbo(
-                bound, self.gamma, beta=self.beta(step), mean_kl=means[1:] if mean_kl is None else mean_kl
-            )
-            (loss / len(shares)).backward()
-            seen.append(torch.cat((loss.detach()[None], means)))
-            spread.append(variances)
-        penalty = config.regularization * (self.spectral() + batch_norm_regularizer(self.model))
-        penalty.backward()
+            with self._weights() as weights:
+                bound, variances = self._bound(batch, step, rows)
+                means = torch.cat((-bound.log_likelihood.detach().mean()[None], bound.kl.detach().mean(dim=0)))
+                if mean_kl is None:
+                    means = self.processes.mean(means)
+                loss = negative_elbo(
+                    bound, self.gamma, beta=self.beta(step), mean_kl=means[1:] if mean_kl is None else mean_kl
+                )
+                seen.append(torch.cat((loss.detach()[None], means)))
+                spread.append(variances)
+                loss = loss / len(shares)
+                if rows is shares[-1]:
+                    penalty = config.regularization * (self.spectral(weights) + batch_norm_regularizer(self.model))
+                    loss = loss + penalty
+                loss.backward()
         gradient = self.processes.mean(self.parameters.gradient())
         loss, reconstruction, *kl = self.processes.mean(torch.stack(seen).mean(dim=0)).unbind()
         terms = {"the reconstruction": reconstruction}
@@ -168,6 +175,10 @@ class TrainingStep:
                     "folder of compiled code (TORCHINDUCTOR_CACHE_DIR), or leave out --compile"
                 ) from error
         return bound, torch.cat([self.gamma[:0], *(variance.flatten() for variance in noise.mean_variances)])
+
+    def _weights(self) -> AbstractContextManager[list[Tensor]]:
+        """Compute all weights at once; compiled code computes those of its convolutions by itself, fused."""
+        return nullcontext(self.weights.compute()) if self.run.compile else self.weights.in_place()
 
     @torch.no_grad()
     def _latent_shapes(self) -> list[torch.Size]:

@@ -177,7 +177,7 @@ class Trainer:
         kinds = config.max_inputs + 1
         statistics, held = _finishing_batches(total, kinds)
         if self.state.average is not None:
-            self.state.parameters.write(self.state.average.state["weights"])
+            self.state.parameters.values.copy_(self.state.average.state["weights"])
         with self._progress("batch statistics", statistics + 2 * held, "batches") as progress:
             seed, processes = config.seed, self.processes
 
