@@ -19,12 +19,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal
 from torch.nn import functional as F
 
 from fusionvae_bench import estimate_nll
-from fusionvae_model import FusionVAE, training
+from fusionvae_model import FusionVAE, hierarchy, training
 from fusionvae_model.data import Batch, seeded_generator
-from fusionvae_model.distributions import DiscretizedLogisticMixture
+from fusionvae_model.distributions import SCALE_FLOOR, SOFT_CLAMP, DiscretizedLogisticMixture
 from fusionvae_model.hierarchy import draw_from_prior
 from fusionvae_model.layers import BRANCH_SCALE, UpCell, WeightNormConv2d
 from fusionvae_model.objective import POWER_ITERATIONS, balancing_weights
@@ -48,6 +49,17 @@ def plain_up_cell(cell: UpCell) -> Callable[[Tensor], Tensor]:
         return cell.skip(smooth) + BRANCH_SCALE * branch
 
     return forward
+
+
+def plain_bounded_normal(parameters: Tensor) -> Normal:
+    """The soft clamp as App. A has it."""
+    mean, log_scale = (SOFT_CLAMP * torch.tanh(parameters / SOFT_CLAMP)).chunk(2, dim=1)
+    return Normal(mean, log_scale.exp() + SCALE_FLOOR, validate_args=False)
+
+
+def plain_log_density(distribution: Normal, value: Tensor) -> Tensor:
+    """The density of latents as PyTorch computes it."""
+    return distribution.log_prob(value).flatten(1).sum(dim=1)
 
 
 class PlainTraining:
@@ -203,6 +215,8 @@ def main(job: str, side: str, data: str, settings: dict[str, Any]) -> None:
     plain = side == "plain"
     if plain:
         training.keep_freed_memory = lambda: None  # the allocator as it comes
+        hierarchy.bounded_normal = plain_bounded_normal
+        hierarchy._log_density = plain_log_density
     with tempfile.TemporaryDirectory() as folder:
         trainer = training.prepare(
             Path(data),
