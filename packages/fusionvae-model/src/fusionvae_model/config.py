@@ -300,7 +300,7 @@ PRESETS = {
     # the same model, trained for fewer epochs of many more steps (results/README.md has the evidence)
     "fusion-mnist-plus": Preset(
         ModelConfig(image_size=32, channels=1, nll_size=28, likelihood="bernoulli", groups_per_scale=(2, 5), latent_channels=10, base_channels=8, preprocessing_blocks=2, cells_per_block=1, encoder_cells=1, decoder_cells=1),  # noqa: E501
-        TrainConfig(epochs=12, batch_size=25, warmup_fraction=5 / 400, beta_fraction=0.1, regularization=1e-2, ema=0.999),
+        TrainConfig(epochs=12, batch_size=25, warmup_fraction=5 / 400, beta_fraction=0.1, regularization=1e-2, ema=0.999),  # noqa: E501
         baseline_groups=(2, 8),
     ),
     # a laptop's: minutes instead of hours
