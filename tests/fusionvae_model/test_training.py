@@ -383,7 +383,7 @@ def test_finished_model_is_the_average_of_the_weights(quick_train, quick_trainer
     for step in range(8):
         trainer.train_step(trainer.batch(step), step)
     last = {name: weights.detach().clone() for name, weights in trainer.model.named_parameters()}
-    trainer.state.parameters.write(trainer.state.average.state["weights"])
+    trainer.state.parameters.values.copy_(trainer.state.average.state["weights"])
     finished = FusionVAE.from_pretrained(tmp_path / "run")
     for name, weights in finished.named_parameters():
         assert torch.equal(weights, dict(trainer.model.named_parameters())[name])
