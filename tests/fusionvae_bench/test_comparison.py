@@ -8,7 +8,7 @@ from stand_ins import MemoryData, Toy
 
 from fusionvae_bench import evaluate, write_result
 from fusionvae_bench.cli import main
-from fusionvae_bench.comparison import _student_quantile
+from fusionvae_bench.comparison import CONFIDENCE, _difference, _student_quantile
 from fusionvae_bench.per_image import per_image_path, write_per_image
 
 
@@ -80,5 +80,22 @@ def test_missing_or_damaged_scores_are_one_sentence(tmp_path):
 
 
 def test_students_quantile_is_the_textbooks():
-    for freedom, quantile in ((5, 2.5706), (10, 2.2281), (30, 2.0423), (1000, 1.9623)):
-        assert _student_quantile(freedom) == pytest.approx(quantile, rel=0.01)
+    for freedom, quantile in ((1, 12.706), (2, 4.3027), (3, 3.1824), (10, 2.2281), (49, 2.0096), (1000, 1.9623)):
+        assert _student_quantile(freedom) == pytest.approx(quantile, rel=1e-4)
+
+
+@pytest.mark.parametrize("num_images", [2, 5, 20, 180])
+def test_intervals_of_images_without_any_difference_hold_zero_as_often_as_they_say(num_images):
+    """Images differ in difficulty, which both models share; what is left is noise, of either sign."""
+    generator = np.random.default_rng(num_images)
+    difficulty = generator.gamma(4, 25, (4000, 1, num_images))
+    a, b = np.moveaxis(difficulty + generator.normal(0, 3, (4000, 2, num_images)), 1, 0)
+    verdicts = [_difference("nll_nats", "avg", paired).verdict for paired in a - b]
+    assert verdicts.count("noise") / 4000 == pytest.approx(CONFIDENCE, abs=0.012)  # 3.5 standard errors
+    assert verdicts.count("A is better") == pytest.approx(verdicts.count("B is better"), abs=80)
+
+
+def test_intervals_find_a_difference_that_is_there():
+    generator = np.random.default_rng(0)
+    verdicts = [_difference("mse_min", "1", v).verdict for v in generator.normal(0.5, 1, (200, 60))]
+    assert verdicts.count("B is better") > 180
