@@ -122,6 +122,29 @@ def test_pareto_k_is_the_published_recipe_step_by_step():
     assert estimate_from_weights(log_weights).pareto_k == pytest.approx(expected, rel=1e-9)
 
 
+def spread_evenly(tail: float | str, count: int) -> np.ndarray:
+    """Return log weights at evenly spread quantiles of a Pareto law, the uniform law (0) or a log-normal one."""
+    quantiles = (np.arange(count) + 0.5) / count
+    if tail == "log-normal":
+        return 4 * stats.norm.ppf(quantiles) - 90
+    return np.log(quantiles) if tail == 0 else 300 - tail * np.log1p(-quantiles)
+
+
+@pytest.mark.parametrize(
+    ("tail", "count", "expected"),
+    [
+        (0.3, 1000, 0.3235606438),
+        (0.9, 1000, 0.8442664334),
+        (1.5, 100, 1.0646752699),
+        ("log-normal", 1000, 1.4443162990),
+        (0, 200, -0.6360133061),
+    ],
+)
+def test_pareto_k_is_that_of_arviz(tail, count, expected):
+    """Reference values: ``arviz.psislw(log_weights)[1]`` of arviz 0.23.4 for the same weights."""
+    assert estimate_from_weights(spread_evenly(tail, count)).pareto_k == pytest.approx(expected, abs=1e-9)
+
+
 @pytest.mark.parametrize(("tail", "is_heavy"), [(0.2, False), (0.4, False), (1.2, True), (2.0, True)])
 def test_pareto_k_tells_heavy_tails_from_light_ones(tail, is_heavy):
     weights = stats.genpareto.rvs(tail, size=(100, 4000), random_state=np.random.default_rng(6))
