@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 from pathlib import Path
 
 import click
@@ -141,6 +142,20 @@ def test_a_third_partys_factory_is_scored(place, tmp_path):
     done = call(*arguments, "-o", tmp_path / "r.json")
     assert done.exit_code == 0, done.output
     assert read_result(tmp_path / "r.json").model_name == "stand_ins:toy"
+
+
+def test_the_readmes_own_model_is_scored_from_the_folder_that_holds_it(place, tmp_path, monkeypatch):
+    """Word for word, but for the data; an installed command does not have the working folder among its paths."""
+    readme = (Path(__file__).parents[2] / "packages" / "fusion-bench" / "README.md").read_text("utf-8")
+    (module,) = re.findall(r"<!-- tested -->\n```python\n(class VisibleMerge.*?)```", readme, re.DOTALL)
+    (words,) = re.findall(r"^fusion-bench (run --weights my_module.*)$", readme, re.MULTILINE)
+    (tmp_path / "my_module.py").write_text(module, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    done = call(*words.replace("fusion-mnist.h5", str(place / "data.h5")).split(), "--limit", 3)
+    monkeypatch.delitem(sys.modules, "my_module", raising=False)
+    assert done.exit_code == 0, done.output
+    assert read_result("results/merge.json").model_name == "my_module:VisibleMerge"
 
 
 def test_report_without_results_prints_dashes(tmp_path):

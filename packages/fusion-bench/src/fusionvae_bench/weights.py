@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,8 @@ def load_model(weights: str, data: FusionDataset | None, device: torch.device) -
     if Path(weights).exists() or ":" not in weights:
         return catalogue.load_model(weights, device=device)
     module, _, factory = weights.partition(":")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)  # an installed command does not look for modules where it is called; `python -m` does
     try:
         model = getattr(importlib.import_module(module), factory)()
     except (ImportError, AttributeError) as error:
