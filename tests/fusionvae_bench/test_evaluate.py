@@ -290,7 +290,7 @@ def test_kill_minus_nine_leaves_nothing_half_written_and_costs_one_tile(tmp_path
 
     def call(**variables: str) -> int:
         folders = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-        paths = {"PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
+        paths = {"PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": str(torch.get_num_threads())}
         return subprocess.run(
             [sys.executable, "-c", SCRIPT], cwd=tmp_path, env={**os.environ, **paths, **variables}, check=False
         ).returncode
