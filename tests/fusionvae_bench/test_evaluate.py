@@ -323,7 +323,7 @@ def test_what_cannot_be_scored_is_refused_before_any_work(change, error, expecte
 
 def test_a_model_for_other_images_is_refused():
     model = Toy()
-    model.config = Config(image_size=64, channels=3, nll_size=4)
+    model.config = Config(image_size=64, channels=3, nll_size=64)
     with pytest.raises(ModelError, match="64×64×3, FusionMNIST has 6×6×1"):
         evaluate(model, MemoryData())
 

@@ -23,7 +23,7 @@ from fusionvae_bench.provenance import git_commit, versions
 from fusionvae_bench.results import AVERAGE, FORMAT_VERSION, Result
 from fusionvae_bench.scoring import score_tile
 from fusionvae_bench.summary import calibration_bins, floor_warnings, input_gains, summarise
-from fusionvae_bench.tiles import ALONE, SCORE, TILE_ROWS, Share, TileStore, tiles
+from fusionvae_bench.tiles import ALONE, CALIBRATION_BINS, SCORE, TILE_ROWS, Share, TileStore, tiles
 from fusionvae_model.progress import Progress
 
 if TYPE_CHECKING:
@@ -159,12 +159,13 @@ def _gather(
     num_images, num_dims, counts = request.num_images(data), data.spec.num_dims, request.num_inputs
     scores = np.empty((num_images, len(counts)), SCORE)
     floors = np.empty(num_images)
-    calibration, seconds = 0.0, 0.0
+    calibration = np.empty((num_images, len(counts), CALIBRATION_BINS, 3))
+    seconds = 0.0
     for tile in tiles(num_images, len(data)):
         rows = slice(tile.start, min(tile.stop, num_images))
         finished = store.read(tile)
         scores[rows] = finished.scores[: rows.stop - rows.start]
-        calibration = calibration + finished.calibration[: rows.stop - rows.start].sum(0)
+        calibration[rows] = finished.calibration[: rows.stop - rows.start]
         floors[rows] = entropy_floor(data.read(rows.start, rows.stop).target, data.spec.nll_size)
         seconds += finished.seconds
 
@@ -172,7 +173,7 @@ def _gather(
     if set(PAPER_NUM_INPUTS) <= set(counts):
         by_count[AVERAGE] = summarise(scores[:, [counts.index(k) for k in PAPER_NUM_INPUTS]], num_dims)
     floor = float(floors.mean()) if _is_bernoulli(model) else None
-    bins = {str(k): calibration_bins(sums) for k, sums in zip(counts, np.asarray(calibration), strict=True)}
+    bins = {str(k): calibration_bins(calibration[:, i]) for i, k in enumerate(counts)}
     return Result(
         benchmark=data.benchmark,
         title=data.spec.title,
@@ -240,16 +241,16 @@ def check_request(model: Any, data: FusionDataset, request: Request) -> None:
             f"{MAX_NUM_INPUTS}, ascending: each row stores {stored} inputs and can render {MAX_NUM_INPUTS}"
         )
     config, (height, width, channels) = model_config(model), data.shape
-    if (size := config.get("nll_size", data.spec.nll_size)) != data.spec.nll_size:
-        raise ModelError(
-            f"the model sums its likelihood over the centre {size}×{size} pixels, {data.spec.title} is scored over "
-            f"{data.spec.nll_size}×{data.spec.nll_size}; use a model whose config has nll_size={data.spec.nll_size}"
-        )
     taken = config.get("image_size", height), config.get("image_size", width), config.get("channels", channels)
     if taken != (height, width, channels):
         raise ModelError(
             f"the model takes images of {'×'.join(map(str, taken))}, {data.spec.title} has "
             f"{height}×{width}×{channels}; use a model trained on {data.spec.title}"
+        )
+    if (size := config.get("nll_size", data.spec.nll_size)) != data.spec.nll_size:
+        raise ModelError(
+            f"the model sums its likelihood over the centre {size}×{size} pixels, {data.spec.title} is scored over "
+            f"{data.spec.nll_size}×{data.spec.nll_size}; use a model whose config has nll_size={data.spec.nll_size}"
         )
 
 

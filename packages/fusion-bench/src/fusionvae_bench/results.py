@@ -46,7 +46,9 @@ class Score:
         mse_mean_standard_error: over images.
         pixel_standard_deviation: spread of the draws, root of its mean square over pixels and images.
         mse_visible: error of the mean of the draws over the pixels that some input shows.
+        mse_visible_standard_error: over images.
         mse_hidden: the same over the pixels that none shows.
+        mse_hidden_standard_error: over images.
     """
 
     nll_nats: float | None = None
@@ -66,7 +68,9 @@ class Score:
     mse_mean_standard_error: float | None = None
     pixel_standard_deviation: float | None = None
     mse_visible: float | None = None
+    mse_visible_standard_error: float | None = None
     mse_hidden: float | None = None
+    mse_hidden_standard_error: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +81,13 @@ class CalibrationBin:
         pixels: how many.
         predicted: root of their mean predicted variance.
         actual: root of the mean squared error of the mean of the draws.
+        actual_standard_error: of ``actual``, over images.
     """
 
     pixels: int
     predicted: float
     actual: float
+    actual_standard_error: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

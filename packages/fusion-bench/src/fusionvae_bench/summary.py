@@ -36,7 +36,9 @@ def summarise(scores: Scores, num_dims: int) -> Score:
         **errors,
         "pixel_standard_deviation": np.sqrt(np.square(scores["pixel_standard_deviation"]).mean()),
         "mse_visible": _mean_of_known(scores["mse_visible"]),
+        "mse_visible_standard_error": _error_of_known(scores["mse_visible"]),
         "mse_hidden": _mean_of_known(scores["mse_hidden"]),
+        "mse_hidden_standard_error": _error_of_known(scores["mse_hidden"]),
     }
     return Score(**{key: float(value) if np.isfinite(value) else None for key, value in values.items()})
 
@@ -70,20 +72,31 @@ def input_gains(scores: Scores, counts: tuple[int, ...]) -> tuple[InputGain, ...
 
 
 def calibration_bins(sums: NDArray[np.float64]) -> tuple[CalibrationBin, ...]:
-    """Turn sums over pixels into the points of a calibration curve; empty bins are left out.
+    """Turn each image's sums over pixels into the points of a calibration curve; empty bins are left out.
+
+    The pixels of an image err together, so the standard error is that of a ratio of sums over independent images.
 
     Args:
-        sums: [bins, 3]: number of pixels, sum of the predicted variances, sum of the squared errors.
+        sums: [images, bins, 3]: number of pixels, sum of the predicted variances, sum of the squared errors.
     """
-    return tuple(
-        CalibrationBin(
-            pixels=int(count),
-            predicted=float(np.sqrt(variance / count)),
-            actual=float(np.sqrt(square / count)),
-        )
-        for count, variance, square in sums
-        if count
-    )
+    points = []
+    for counts, variances, squares in sums.transpose(1, 2, 0):
+        if pixels := counts.sum():
+            actual = np.sqrt(squares.sum() / pixels)
+            shown = counts > 0
+            deviations = squares[shown] - actual**2 * counts[shown]  # they add up to zero
+            images = int(shown.sum())
+            known = images > 1 and actual > 0
+            error = np.sqrt(np.square(deviations).sum() * images / (images - 1)) / pixels if known else np.nan
+            points.append(
+                CalibrationBin(
+                    pixels=int(pixels),
+                    predicted=float(np.sqrt(variances.sum() / pixels)),
+                    actual=float(actual),
+                    actual_standard_error=float(error / (2 * actual)) if known else None,
+                )
+            )
+    return tuple(points)
 
 
 def floor_warnings(scores: dict[str, Score], floor: float | None) -> tuple[str, ...]:
@@ -104,3 +117,9 @@ def _mean_of_known(values: NDArray[np.float64]) -> float:
     if not known.any(0).all():
         return float("nan")
     return float((np.where(known, values, 0).sum(0) / known.sum(0)).mean())
+
+
+def _error_of_known(values: NDArray[np.float64]) -> float:
+    """Return the standard error over the images of [n, m] that have all m values; NaN for fewer than two."""
+    complete = values[~np.isnan(values).any(1)]
+    return mean_and_standard_error(complete.mean(1))[1] if len(complete) > 1 else float("nan")

@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+
+from fusionvae_bench.summary import calibration_bins, summarise
+from fusionvae_bench.tiles import SCORE
+
+
+def sums_of(seed: int, images: int) -> np.ndarray:
+    """Return [images, 1, 3] sums over pixels whose errors an image's own difficulty couples."""
+    generator = np.random.default_rng(seed)
+    counts = generator.integers(0, 200, images)
+    squares = [
+        difficulty * generator.chisquare(n) if n else 0
+        for n, difficulty in zip(counts, generator.gamma(2, 0.01, images), strict=True)
+    ]
+    return np.stack([counts, 0.02 * counts, squares], 1)[:, None]
+
+
+def test_a_calibration_point_has_the_error_that_other_images_would_show():
+    (point,) = calibration_bins(sums_of(0, 150))
+    others = [calibration_bins(sums_of(seed, 150))[0].actual for seed in range(1, 400)]
+    assert point.predicted == pytest.approx(np.sqrt(0.02))
+    assert point.actual_standard_error == pytest.approx(np.std(others), rel=0.25)
+    assert abs(point.actual - np.mean(others)) < 4 * point.actual_standard_error
+
+
+def test_one_image_has_no_error_and_an_empty_bin_no_point():
+    sums = np.zeros((2, 3, 3))
+    sums[0, 1], sums[:, 2] = (4, 0.4, 0.9), (5, 0.5, 0.0)
+    lone, exact = calibration_bins(sums)
+    assert (lone.pixels, lone.actual, lone.actual_standard_error) == (4, pytest.approx(np.sqrt(0.9 / 4)), None)
+    assert (exact.actual, exact.actual_standard_error) == (0.0, None)
+
+
+def test_hidden_pixels_have_an_error_over_the_images_that_have_some():
+    scores = np.full((40, 2), np.nan, SCORE)
+    scores["mse_hidden"] = np.random.default_rng(0).random((40, 2))
+    scores["mse_hidden"][3, 1] = np.nan
+    known = np.delete(scores["mse_hidden"], 3, 0).mean(1)
+    score = summarise(scores, 16)
+    assert score.mse_hidden_standard_error == pytest.approx(known.std(ddof=1) / np.sqrt(39))
+    assert (score.mse_visible, score.mse_visible_standard_error) == (None, None)
