@@ -19,8 +19,8 @@ def test_the_first_model_is_featured_and_leads_the_figures(monkeypatch):
     assert set(shown.plates) == {"scores-by-inputs", "visible-and-hidden", "calibration"}
     text = svg(shown.plates["visible-and-hidden"], "v")
     assert text.index(">FusionVAE<") < text.index(">visible merge<")
-    assert text.count(">visible merge<") == 1  # the one on other data is left out
-    assert "FusionVAE: root" in svg(shown.plates["calibration"], "c")
+    assert text.count(">visible merge<") == 2  # once in each panel: the one on other data is left out
+    assert "FusionVAE: actual error" in svg(shown.plates["calibration"], "c")
 
 
 def test_without_models_the_first_result_is_featured():

@@ -9,8 +9,10 @@ from PIL import Image
 from stand_ins import MemoryData, Toy
 
 from fusionvae_bench import evaluate
-from fusionvae_bench.figures import svg
-from fusionvae_bench.plates import draw_plates, learning_curves, write_plates
+from fusionvae_bench.curves import learning_curves
+from fusionvae_bench.figures import HEAT_SCALE, heat_map, svg
+from fusionvae_bench.gallery import make_gallery
+from fusionvae_bench.plates import draw_plates, write_plates
 from fusionvae_bench.report import History
 from fusionvae_bench.trivial import VisibleMerge
 
@@ -24,12 +26,13 @@ def test_every_figure_is_drawn_as_png_and_pdf_and_repeats(results, tmp_path):
     models = {"FusionVAE": Toy(), "visible merge": VisibleMerge(torch.zeros(1, 6, 6))}
     steps = np.arange(1, 50.0)
     histories = {"FusionVAE": History(steps, 80 + 300 / steps, np.ones(49), steps)}
+    gallery = make_gallery(Toy(), MemoryData(), num_samples=5, num_unconditional=2)
     first, again = (
-        write_plates(tmp_path / name, draw_plates(results, models, histories, MemoryData(), seed=3))
+        write_plates(tmp_path / name, draw_plates(results, models, histories, MemoryData(), gallery, seed=3))
         for name in ("a", "b")
     )
     names = {"predictions", "reconstructions", "scores-by-inputs", "visible-and-hidden", "calibration"}
-    assert {path.stem for path in first} == names | {"learning-curves"}
+    assert {path.stem for path in first} == names | {"learning-curves", "uncertainty"}
     for one, other in zip(first, again, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
         if one.suffix == ".png":
@@ -74,6 +77,19 @@ def test_pictures_reach_the_page_pixel_by_pixel():
     left = 3 * (6 + 2) - 2 + 10  # three inputs of 6 pixels, gaps of 2, a wide one of 10
     np.testing.assert_array_equal(pixels[:6, left : left + 6, 0], target)
     assert (pixels[:6, 6:8, 3] == 0).all()
+
+
+def test_uncertainty_stands_beside_the_error_on_one_scale():
+    gallery = make_gallery(Toy(), MemoryData(), num_samples=5, num_unconditional=2)
+    figure = draw_plates([], {"FusionVAE": Toy()}, {}, None, gallery)["uncertainty"]
+    (canvas,) = (np.asarray(image.get_array()) for image in figure.axes[0].images)
+    lefts = [3 * (6 + 2) - 2 + 10 + place * (6 + 10) for place in range(4)]  # target, mean, uncertainty, error
+    fusion = gallery.rows[0][0]
+    shown = [fusion.target, fusion.mean, heat_map(fusion.uncertainty), heat_map(fusion.error)]
+    for left, expected in zip(lefts, shown, strict=True):
+        np.testing.assert_allclose(canvas[:6, left : left + 6, :3], np.broadcast_to(expected, (6, 6, 3)))
+    assert figure.axes[1].get_xlim() == (0, HEAT_SCALE)
+    assert [text.get_text() for text in figure.axes[0].texts].count("k = 3") == 3  # of each row
 
 
 def test_several_learning_curves_share_one_plate():

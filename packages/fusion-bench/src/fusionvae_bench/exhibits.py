@@ -49,7 +49,6 @@ def exhibits(
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    with_gallery: bool = True,
 ) -> Exhibits:
     """Draw what there is to draw.
 
@@ -60,7 +59,6 @@ def exhibits(
         split: of the pictures; None for the one the paper scores.
         seed: of the pictures.
         device: where the models live.
-        with_gallery: also the pictures of the first model alone.
 
     Raises:
         BenchError: if a model cannot be loaded, or does not fit the data.
@@ -86,10 +84,8 @@ def exhibits(
         comparable = _comparable(featured, shown, results) if featured else []
         first = next(iter(models), None)
         faster = {title: for_inference(model) for title, model in models.items()}
-        gallery = (
-            make_gallery(faster[first], data, seed=seed, device=device) if with_gallery and first and data else None
-        )
-        plates = draw_plates(comparable, faster, histories, data, seed=seed, device=device)
+        gallery = make_gallery(faster[first], data, seed=seed, device=device) if first and data else None
+        plates = draw_plates(comparable, faster, histories, data, gallery, seed=seed, device=device)
     is_about_first = featured is None or (first is not None and has_scored(featured, models[first]))
     return Exhibits(featured, gallery, histories.get(first) if first and is_about_first else None, plates)
 

@@ -16,6 +16,9 @@ from PIL import Image
 
 COLOUR_MAP = "magma"  # perceptually uniform, and ordered in grey print too
 
+HEAT_SCALE = 0.5
+"""End of the colour scale of uncertainty and error: no value in [0, 1] can deviate by more than ½ on average."""
+
 INK, MUTED, RULE, ACCENT = "#101010", "#808080", "#d0d0d0", "#b5367a"
 _VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)", ACCENT: "var(--accent)"}
 
@@ -51,14 +54,23 @@ def png_uri(image: NDArray[np.floating]) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def heat_uri(values: NDArray[np.floating], most: float) -> str:
-    """Encode a map of magnitudes on the scale from 0 to ``most``; larger ones take the last colour.
+def heat_map(values: NDArray[np.floating], most: float = HEAT_SCALE) -> NDArray[np.float64]:
+    """Colour magnitudes on the scale from 0 to ``most``; larger ones take the last colour.
 
     Args:
         values: [h, w, c] ≥ 0, averaged over c.
         most: end of the scale.
+
+    Returns:
+        [h, w, 3] in [0, 1].
     """
-    return png_uri(mpl.colormaps[COLOUR_MAP](values.mean(-1) / most)[..., :3])
+    colours: NDArray[np.float64] = mpl.colormaps[COLOUR_MAP](values.mean(-1) / most)[..., :3]
+    return colours
+
+
+def heat_uri(values: NDArray[np.floating], most: float = HEAT_SCALE) -> str:
+    """Encode magnitudes in the colours of `heat_map`."""
+    return png_uri(heat_map(values, most))
 
 
 def colour_stops(count: int = 9) -> str:

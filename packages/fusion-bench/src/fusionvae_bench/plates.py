@@ -1,6 +1,7 @@
-"""The paper's Figures 3–9, and what it lacks: curves beyond three inputs, visible against hidden pixels, calibration.
+"""The paper's Figures 3–9, and the uncertainty of each pixel beside its error: sheets of pictures.
 
-Every function returns a Matplotlib figure; the page embeds it, `write_plates` writes it as PNG and PDF.
+Every function returns a Matplotlib figure; the page embeds it, `write_plates` writes it as PNG and PDF. `curves` draws
+the others.
 """
 
 from __future__ import annotations
@@ -9,40 +10,35 @@ import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 import torch
-from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fusionvae_bench.atomic import write_atomically
-from fusionvae_bench.figures import INK, MUTED, RULE, STYLE, smoothed
-from fusionvae_bench.paper import TABLES
+from fusionvae_bench.curves import calibration, learning_curves, score_curves, visible_and_hidden
+from fusionvae_bench.figures import COLOUR_MAP, HEAT_SCALE, INK, MUTED, STYLE, heat_map
+from fusionvae_bench.gallery import Gallery
 from fusionvae_bench.protocol import draw, is_deterministic
 from fusionvae_bench.results import Result
-from fusionvae_bench.rows import model_title
 from fusionvae_bench.scoring import read_images
 
 if TYPE_CHECKING:
     from fusion_datasets import FusionDataset
     from fusionvae_bench.report import History
 
-PALETTE = ("#b5367a", "#1f77b4", "#2a9d5c", "#e0812b", "#7a5cc0", "#8c6d46", "#3aa6b0", "#707070")
-"""Colours of the models, told apart by the colour-blind and in this order; the featured one comes first."""
-
 _INPUTS = 3
 _GAP, _WIDE = 2, 10  # pixels of the images, between them and between groups
 _ABSENT = (0.5, 0.5, 0.5, 0.12)  # RGBA, on white as on black
 _INCHES_PER_LETTER = 0.09  # of a group's title
 _HYPOTHESES = 3
-_ERROR_TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 30, 50)
-_NATS_TICKS = (30, 40, 50, 60, 80, 100, 150, 200, 300, 500, 800, 1500, 3000, 6000, 10000, 20000, 40000)
 
 
 @dataclass(frozen=True)
@@ -117,174 +113,38 @@ def reconstructions(
         columns[title] = [
             _hypotheses(model, given[row], seen[row], seed + row, where)[:1] for row in range(len(target))
         ]
-    labels = ["target + 3" if row < 3 else "target" for row in range(len(target))]
+    labels = ["given: target + 3 inputs" if row < 3 else "given: target alone" for row in range(len(target))]
     return _sheet([Group(title, tuple(rows)) for title, rows in columns.items()], labels)
 
 
-def score_curves(results: Sequence[Result]) -> Figure:
-    """Draw NLL and MSE_min against the number of inputs, a line for each result; the paper's FusionVAE is dashed."""
-    panels = (
-        ("NLL, nats per image", "nll_nats", "nll_standard_error", 1.0),
-        ("MSE$_{min}$, 10⁻²", "mse_min", "mse_min_standard_error", 100.0),
-    )
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.2, 3.9), layout="constrained")
-        for axes, (title, name, error_name, factor) in zip(figure.subplots(1, 2), panels, strict=True):
-            axes.set_title(title, loc="left", fontsize=11)
-            axes.set_xlabel("number of inputs k")
-            for colour, result in zip(_colours(results), results, strict=True):
-                known = [k for k in result.num_inputs if getattr(result.scores[str(k)], name) is not None]
-                if known:
-                    values = [factor * getattr(result.scores[str(k)], name) for k in known]
-                    errors = [factor * (getattr(result.scores[str(k)], error_name) or 0) for k in known]
-                    axes.errorbar(
-                        known, values, errors, color=colour, marker="o", markersize=4.5, capsize=2.5, linewidth=1.7,
-                        label=model_title(result),
-                    )  # fmt: skip
-            if paper := _papers(results, name):
-                axes.plot(
-                    range(4), paper, color=MUTED, linestyle="--", marker="o", markerfacecolor="none",
-                    label="paper’s FusionVAE",
-                )  # fmt: skip
-            axes.set_xticks(sorted({k for result in results for k in result.num_inputs}))
-            _spread_out(axes)
-            _shade_beyond_training(axes, results)
-        handles = {
-            label: handle
-            for axes in figure.axes
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
-        figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=9.5)
-    return figure
-
-
-def _spread_out(axes: Axes) -> None:
-    """Take a logarithmic scale where the largest of positive values would press the others together."""
-    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines] or [np.ones(1)])
-    values = values[np.isfinite(values)]
-    if len(values) and 0 < values.min() < values.max() / 5:
-        axes.set_yscale("log")
-        low, high = 0.85 * values.min(), 1.2 * values.max()
-        ticks = [t for t in _ERROR_TICKS if low <= t <= high]
-        axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
-        axes.minorticks_off()
-        axes.set_ylim(low, high)
-
-
-def _papers(results: Sequence[Result], name: str) -> list[float]:
-    """Return the paper's FusionVAE in the units of a panel, if the results are on its data."""
-    first = results[0]
-    table = next((t for t in TABLES.values() if t.benchmark == first.benchmark), None)
-    if table is None or any(result.is_stand_in for result in results):
-        return []
-    if name == "mse_min":
-        return list(table.mse_min["FusionVAE"][:4])
-    return [v / 100 * first.num_dims * float(np.log(2)) for v in table.nll["FusionVAE"][:4]]
-
-
-def _shade_beyond_training(axes: Any, results: Sequence[Result]) -> None:
-    if (most := max(k for result in results for k in result.num_inputs)) > _INPUTS:
-        axes.axvspan(_INPUTS + 0.5, most + 0.4, color=RULE, alpha=0.35, linewidth=0)
-        axes.annotate("never seen in training", (_INPUTS + 0.6, 0.97), xycoords=("data", "axes fraction"), va="top",
-                      color=MUTED, fontsize=9)  # fmt: skip
-
-
-def visible_and_hidden(results: Sequence[Result]) -> Figure:
-    """Draw the error of the mean of the draws over visible and over hidden pixels, against the number of inputs."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.2, 3.6), layout="constrained")
-        panels = (("visible in some input", "mse_visible"), ("hidden in all", "mse_hidden"))
-        for axes, (title, name) in zip(figure.subplots(1, 2), panels, strict=True):
-            axes.set_title(f"MSE of pixels {title}, 10⁻²", loc="left", fontsize=10.5)
-            axes.set_xlabel("number of inputs k")
-            for colour, result in zip(_colours(results), results, strict=True):
-                known = [k for k in result.num_inputs if getattr(result.scores[str(k)], name) is not None]
-                values = [100 * getattr(result.scores[str(k)], name) for k in known]
-                axes.plot(
-                    known, values, color=colour, marker="o", markersize=4.5, linewidth=1.7, label=model_title(result)
-                )
-            axes.set_xticks(range(_INPUTS + 1))
-            axes.set_xlim(-0.2, _INPUTS + 0.2)
-            axes.set_ylim(bottom=0)
-            _spread_out(axes)
-        handles, labels = figure.axes[1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9.5)
-    return figure
-
-
-def calibration(result: Result) -> Figure:
-    """Draw the actual error of the pixels against their predicted uncertainty, a line for each number of inputs.
-
-    Bins of fewer than a thousandth of the pixels are left out; how the pixels spread over the bins stands below.
-    """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 5.2), layout="constrained")
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
-        upper.plot([0, 0.5], [0, 0.5], color=MUTED, linestyle="--", linewidth=1.2)
-        upper.annotate("perfectly calibrated", (0.5, 0.49), ha="right", va="top", color=MUTED, fontsize=9)
-        upper.set_title(f"{model_title(result)}: root mean squared error of the pixels", loc="left", fontsize=11)
-        shades = mpl.colormaps["magma"](np.linspace(0.8, 0.35, len(result.calibration)))
-        for shade, (k, bins) in zip(shades, result.calibration.items(), strict=True):
-            pixels = np.array([point.pixels for point in bins], float)
-            kept = [point for point in bins if point.pixels >= pixels.sum() / 1000]
-            upper.plot(
-                [p.predicted for p in kept], [p.actual for p in kept], color=shade, marker="o", markersize=4.5,
-                linewidth=1.7, label=f"k = {k}",
-            )  # fmt: skip
-            lower.plot([p.predicted for p in bins], pixels / pixels.sum(), color=shade, linewidth=1.5)
-        upper.legend(frameon=False, loc="upper left")
-        upper.set_xlim(0, 0.5)
-        upper.set_ylim(0, 0.55)
-        lower.set_yscale("log")
-        lower.set_title("share of the pixels", loc="left", fontsize=11)
-        lower.set_xlabel("predicted standard deviation")
-    return figure
-
-
-def learning_curves(histories: Mapping[str, History], floor_nats: float | None = None) -> Figure:
-    """Draw the negative ELBO of the training batches over the epochs, smoothed, a line for each model.
-
-    A single model's curve has its raw values behind it, and its warm-up shaded.
+def uncertainty(gallery: Gallery, title: str) -> Figure:
+    """Draw, pixel by pixel, what a model is unsure of beside what it gets wrong, for each number of inputs.
 
     Args:
-        histories: title → learning curve.
-        floor_nats: entropy of the grey values, the ground that no mean likelihood can go below.
+        gallery: fusions of a few rows.
+        title: of the model.
     """
+    fusions = [fusion for row in gallery.rows for fusion in row]
+    groups = [
+        Group("inputs", tuple((*f.inputs, *[None] * (_INPUTS - len(f.inputs))) for f in fusions)),
+        Group("target", tuple((f.target,) for f in fusions)),
+        Group(f"{title}: mean", tuple((f.mean,) for f in fusions)),
+        Group("uncertainty", tuple((heat_map(f.uncertainty),) for f in fusions)),
+        Group("error", tuple((heat_map(f.error),) for f in fusions)),
+    ]
+    labels = [f"k = {fusion.num_inputs}" for fusion in fusions]
+    breaks = [i for i, fusion in enumerate(fusions) if i and fusion.num_inputs < fusions[i - 1].num_inputs]
+    figure = _sheet(groups, labels, breaks, breadth=6.6)
+    scale = ScalarMappable(Normalize(0, HEAT_SCALE), mpl.colormaps[COLOUR_MAP])
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.2, 3.8), layout="constrained")
-        axes = figure.subplots()
-        for colour, (title, history) in zip(cycle(PALETTE), histories.items(), strict=False):
-            axes.plot(history.epochs, smoothed(history.nats), color=colour, linewidth=1.9, label=title, zorder=3)
-        if len(histories) == 1:
-            _add_warm_up(axes, history)
-            axes.plot(history.epochs, history.nats, color=RULE, linewidth=1)
-        else:
-            figure.legend(loc="outside right center", frameon=False, fontsize=9.5)
-        curves = [smoothed(history.nats) for history in histories.values()]
-        low, high = min(float(c.min()) for c in curves), max(float(c.max()) for c in curves)
-        if floor_nats is not None:
-            low = min(low, floor_nats)
-            axes.axhline(floor_nats, color=MUTED, linestyle=":", linewidth=1.4)
-            axes.annotate(
-                f"entropy of the grey values, {floor_nats:.1f}", (1, floor_nats), xycoords=("axes fraction", "data"),
-                xytext=(0, 4), textcoords="offset points", ha="right", color=MUTED, fontsize=9.5,
-            )  # fmt: skip
-        axes.set_title("−ELBO of the training batches, nats per image (log scale)", loc="left", fontsize=11)
-        axes.set_xlabel("epoch")
-        axes.set_yscale("log")
-        axes.set_ylim(low * 0.93, high * 1.05)
-        ticks = [t for t in _NATS_TICKS if low * 0.93 <= t <= high * 1.05]
-        axes.set_yticks(ticks, [f"{t:,}" for t in ticks])
-        axes.minorticks_off()
-        axes.margins(x=0.01)
+        bar = figure.colorbar(scale, ax=figure.axes[0], location="bottom", shrink=0.5, aspect=40, pad=0.01)
+        bar.outline.set_visible(False)
+        bar.set_label(
+            f"uncertainty: standard deviation of {gallery.num_samples} draws; error: of their mean, either way",
+            fontsize=8.5,
+        )
+        bar.ax.tick_params(labelsize=8.5)
     return figure
-
-
-def _add_warm_up(axes: Axes, history: History) -> None:
-    if (warming := history.beta < 1).any() and not warming.all():
-        axes.axvspan(history.epochs[0], history.epochs[int(warming.nonzero()[0][-1])], color=RULE, alpha=0.35, lw=0)
-        axes.annotate("β < 1", (history.epochs[0], 0), xycoords=("data", "axes fraction"), xytext=(6, 26),
-                      textcoords="offset points", color=MUTED)  # fmt: skip
 
 
 def draw_plates(
@@ -292,6 +152,7 @@ def draw_plates(
     models: Mapping[str, Any],
     histories: Mapping[str, History],
     data: FusionDataset | None,
+    gallery: Gallery | None = None,
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -303,6 +164,7 @@ def draw_plates(
         models: title → model, for the pictures.
         histories: title → learning curve.
         data: for the pictures; None draws none.
+        gallery: pictures of the first model; None draws no uncertainty.
         seed: of the pictures.
         device: where the models live.
 
@@ -313,6 +175,8 @@ def draw_plates(
     if data is not None and models:
         figures["predictions"] = predictions(models, data, seed=seed, device=device)
         figures["reconstructions"] = reconstructions(models, data, seed=seed, device=device)
+    if gallery is not None:
+        figures["uncertainty"] = uncertainty(gallery, next(iter(models)))
     if results:
         figures["scores-by-inputs"] = score_curves(results)
         if any(score.mse_hidden is not None for result in results for score in result.scores.values()):
@@ -350,10 +214,6 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _colours(results: Sequence[Result]) -> list[str]:
-    return [PALETTE[i % len(PALETTE)] for i in range(len(results))]
-
-
 def _hypotheses(
     model: Any, inputs: Tensor, masks: Tensor | None, seed: int, device: torch.device
 ) -> tuple[NDArray[np.float64], ...]:
@@ -368,12 +228,22 @@ def _picture(image: Tensor) -> NDArray[np.float64]:
     return picture
 
 
-def _sheet(groups: Sequence[Group], labels: Sequence[str]) -> Figure:
-    """Lay images out, groups of columns side by side; equal labels of neighbouring rows are written once."""
+def _sheet(
+    groups: Sequence[Group], labels: Sequence[str], breaks: Sequence[int] | None = None, breadth: float = 11.6
+) -> Figure:
+    """Lay images out, groups of columns side by side; equal labels of neighbouring rows are written once.
+
+    Args:
+        groups: of columns.
+        labels: of the rows.
+        breaks: rows with a gap above; None for those whose label differs from the one above.
+        breadth: inches.
+    """
     height, width = next(
         image.shape[:2] for group in groups for row in group.columns for image in row if image is not None
     )
-    breaks = [i for i in range(1, len(labels)) if labels[i] != labels[i - 1]]
+    changes = [i for i in range(1, len(labels)) if labels[i] != labels[i - 1]]
+    breaks = changes if breaks is None else breaks
     tops = [i * (height + _GAP) + _WIDE * sum(b <= i for b in breaks) for i in range(len(labels))]
     lefts, at = [], 0
     for group in groups:
@@ -388,9 +258,9 @@ def _sheet(groups: Sequence[Group], labels: Sequence[str]) -> Figure:
                 cell[:] = _ABSENT
                 if image is not None:
                     cell[..., :3], cell[..., 3] = image, 1
-    scale = 11 / canvas.shape[1]
+    scale = (breadth - 0.6) / canvas.shape[1]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(11.6, canvas.shape[0] * scale + 0.5), layout="constrained")
+        figure = Figure(figsize=(breadth, canvas.shape[0] * scale + 0.5), layout="constrained")
         axes = figure.subplots()
         axes.imshow(canvas, interpolation="none")
         axes.set_axis_off()
@@ -400,7 +270,7 @@ def _sheet(groups: Sequence[Group], labels: Sequence[str]) -> Figure:
                 group.title, max(1, int(breadth * scale / _INCHES_PER_LETTER)), break_long_words=False
             )
             axes.text(left + breadth / 2, -4, title, ha="center", va="bottom", color=INK, fontsize=10.5)
-        for first, last in zip([0, *breaks], [*breaks, len(labels)], strict=True):
+        for first, last in zip([0, *changes], [*changes, len(labels)], strict=True):
             middle = (tops[first] + tops[last - 1] + height) / 2
             axes.text(-6, middle, labels[first], ha="right", va="center", rotation=90, color=MUTED, fontsize=10)
     return figure

@@ -21,9 +21,6 @@ from fusionvae_bench.tables import ALL_TABLES, all_tables, number
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-HEAT_SCALE = 0.5
-"""End of the colour scale of uncertainty and error: no value in [0, 1] can deviate by more than ½ on average."""
-
 
 @dataclass(frozen=True)
 class History:
@@ -108,7 +105,7 @@ def html_report(
         lstrip_blocks=True,
     )
     environment.filters["png"] = figures.png_uri
-    environment.filters["heat"] = lambda values: figures.heat_uri(values, HEAT_SCALE)
+    environment.filters["heat"] = figures.heat_uri
     environment.filters["number"] = number
     page: str = environment.get_template("report.html.j2").render(
         results=results,
@@ -117,12 +114,14 @@ def html_report(
         model=model_title(featured) if featured else "FusionVAE",
         gallery=gallery,
         unconditional=figures.png_uri(figures.mosaic(gallery.unconditional, 12)) if gallery else None,
-        heat_scale=HEAT_SCALE,
+        heat_scale=figures.HEAT_SCALE,
         colour_stops=figures.colour_stops(),
         tables=[(table, to_html(table)) for table in tables if table.has_ours or not results],
         other_tables=[(table, to_html(table)) for table in tables if results and not table.has_ours],
         notes=list(dict.fromkeys(note for table in tables for note in table.notes)),
-        plates={name: figures.svg(figure, name) for name, figure in plates.items()},
+        plates={
+            name: figures.svg(figure, name) for name, figure in plates.items() if name != "uncertainty"
+        },  # the gallery
         gains=_gain_rows(featured.gains) if featured else [],
         learning_text=_learning_text(history) if history else None,
         trust=[(k, s) for k, s in featured.scores.items() if s.ess is not None and k != AVERAGE] if featured else [],

@@ -84,7 +84,7 @@ def report(
         click.echo(f"no result files below {folder}: the tables hold the paper's numbers alone", err=True)
     wanted = tuple(sorted(set(numbers))) or ALL_TABLES
     if form == "html" or figures:
-        shown = _exhibits(results, weights, data_path, split, seed, device, with_gallery=form == "html")
+        shown = _exhibits(results, weights, data_path, split, seed, device)
     if form == "html":
         text = html_report(
             results, gallery=shown.gallery, history=shown.history, plates=shown.plates, featured=shown.featured,
@@ -134,8 +134,6 @@ def _exhibits(
     split: Literal["valid", "test"] | None,
     seed: int,
     device: str,
-    *,
-    with_gallery: bool,
 ) -> Exhibits:
     try:
         from fusionvae_bench.exhibits import exhibits
@@ -144,4 +142,4 @@ def _exhibits(
             f"the page and the figures need {error.name}, which is not installed; pip install 'fusionvae-bench[report]'"
         ) from error
     where = device_of(device, os.environ)
-    return exhibits(results, weights, data_path, split, seed=seed, device=where, with_gallery=with_gallery)
+    return exhibits(results, weights, data_path, split, seed=seed, device=where)
