@@ -17,7 +17,8 @@ def scored(nats: float, **changes):
         nll_nats=nats, nll_bits_per_dim=nats / (784 * 0.6931471805599453), nll_standard_error=0.5, mse_min=0.01,
         mse_min_standard_error=0.001,
     )  # fmt: skip
-    return dataclasses.replace(result, scores=dict.fromkeys(("0", "1", "2", "3", "avg"), score), **changes)
+    scores = changes.pop("scores", dict.fromkeys(("0", "1", "2", "3", "avg"), score))
+    return dataclasses.replace(result, scores=scores, **changes)
 
 
 def test_without_results_every_cell_of_ours_is_a_dash():
@@ -80,6 +81,23 @@ def test_fewer_samples_than_the_papers_are_noted():
     assert any("S = 5 here, 1000 in the paper" in note for note in table.notes)
     (table, _) = score_tables([scored(80.0, num_samples=1000)])
     assert not any("in the paper:" in note for note in table.notes)
+
+
+def test_a_model_that_draws_nothing_says_nothing_of_its_samples():
+    without = dict.fromkeys(("0", "1", "2", "3", "avg"), Score(mse_min=0.01))
+    (bits, *_) = score_tables([scored(80.0, model_kind="visible-merge", calibration={}, scores=without)])
+    assert not any("S = 5" in note for note in bits.notes)
+
+
+def test_rows_in_nats_are_of_models_with_a_likelihood():
+    kinds = ("fusionvae", "fcn", "visible-merge")
+    without = dict.fromkeys(("0", "1", "2", "3", "avg"), Score(mse_min=0.01))
+    results = [scored(80.0, model_kind=kind, **({} if kind == "fusionvae" else {"scores": without})) for kind in kinds]
+    bits, nats = score_tables(results)
+    assert {line.model for line in bits.lines} >= {"FCN", "visible merge"}
+    assert list(dict.fromkeys(line.model for line in nats.lines)) == ["CVAE", "CVAE+S", "FusionVAE"]
+    stand_ins = [dataclasses.replace(result, is_stand_in=True) for result in results[1:]]
+    assert [table.is_stand_in for table in score_tables(stand_ins)] == [True, False, False]
 
 
 def test_other_benchmarks_are_left_out():

@@ -177,6 +177,8 @@ def score_tables(results: Sequence[Result], number: int = 1) -> list[Table]:
         title = f"Table {number} on stand-in images in the layout of {stand_ins[0].title}, not the originals"
         for unit, measures in units:
             lines = [line for group in _in_order(stand_ins, number) for line in _here(group, measures, number)]
+            if not (lines := _of_known_models(lines)):
+                continue
             blocks = tuple(measure.block for measure in measures)
             notes = tuple(_notes(stand_ins, table))
             tables.append(Table(number, f"{title}{unit}.", blocks, tuple(_with_best(lines)), notes, is_stand_in=True))
@@ -185,7 +187,7 @@ def score_tables(results: Sequence[Result], number: int = 1) -> list[Table]:
         if stand_ins and not originals:
             title += " The paper's numbers, for orientation only."
         blocks = tuple(measure.block for measure in measures)
-        lines = _beside(originals, table, measures)
+        lines = _of_known_models(_beside(originals, table, measures))
         tables.append(Table(number, title, blocks, tuple(lines), tuple(_notes(originals, table))))
     return tables
 
@@ -248,6 +250,12 @@ def settings_table() -> SettingsTable:
         "really done."
     )
     return SettingsTable(6, "Table 6: Main hyperparameters; the presets here.", titles, rows, (note,))
+
+
+def _of_known_models(lines: list[Line]) -> list[Line]:
+    """Leave out models of which not one number is known, the paper's included: no likelihood, no row in nats."""
+    known = {line.model for line in lines if any(cell.value is not None for cell in line.cells)}
+    return [line for line in lines if line.model in known]
 
 
 def _in_order(results: Sequence[Result], number: int) -> list[SeedGroup]:
@@ -368,7 +376,7 @@ def _notes(results: list[Result], table: ScoreTable) -> list[str]:
         "printed."
     ]
     paper_samples = NUM_SAMPLES[table.benchmark]
-    if others := sorted({r.num_samples for r in results} - {paper_samples}):
+    if others := sorted({r.num_samples for r in results if _draws(r)} - {paper_samples}):
         notes.append(
             f"S = {', '.join(map(str, others))} here, {paper_samples} in the paper: with fewer samples both NLL and "
             "MSE_min come out larger."
@@ -379,6 +387,11 @@ def _notes(results: list[Result], table: ScoreTable) -> list[str]:
             "paper; their mean stands below it, ± the standard deviation over the seeds."
         )
     return notes
+
+
+def _draws(result: Result) -> bool:
+    """Tell whether S decides a result's numbers: there were weights, or more than one draw."""
+    return bool(result.calibration) or any(score.ess is not None for score in result.scores.values())
 
 
 def number(value: float | None, decimals: int, *, signed: bool = False) -> str:
