@@ -59,6 +59,14 @@ def test_what_is_noise_is_called_noise(tmp_path):
     assert "another training seed" in text
 
 
+def test_the_same_scores_are_called_equal_and_told_apart_by_their_files(tmp_path):
+    score(tmp_path / "a.json", Toy())
+    text = compare(tmp_path / "a.json", tmp_path / "a.json").stdout
+    assert text.count("| equal |") == 10
+    assert "NLL: overall, both lose the same on every image" in text
+    assert f"A = {tmp_path / 'a.json'}" in text
+
+
 @pytest.mark.parametrize("change", [{"digest": "e" * 64}, {"split": "valid"}])
 def test_other_images_are_not_compared(tmp_path, change):
     score(tmp_path / "a.json", Toy())

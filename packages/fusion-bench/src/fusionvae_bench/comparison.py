@@ -47,7 +47,9 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Which is better, or that the difference is noise."""
+        """Which is better, that the difference is noise, or that there is none."""
+        if self.low == self.high == 0:
+            return "equal"
         if self.low > 0:
             return "B is better"
         return "A is better" if self.high < 0 else "noise"
@@ -58,7 +60,7 @@ class Comparison:
     """All differences of two results.
 
     Attributes:
-        a: name of the first.
+        a: name of the first model; where both have the same, the paths of the files tell them apart.
         b: name of the second.
         differences: by metric and number of inputs.
         notes: what a reader must know.
@@ -124,7 +126,8 @@ def compare(first: Path, second: Path) -> Comparison:
         raise ResultError(
             f"{first} and {second} have no metric and number of inputs in common; score both for the same ones"
         )
-    return Comparison(a.model_name, b.model_name, tuple(differences), tuple(_notes(a, b, differences)))
+    names = (str(first), str(second)) if a.model_name == b.model_name else (a.model_name, b.model_name)
+    return Comparison(*names, tuple(differences), tuple(_notes(a, b, differences)))
 
 
 def _difference(metric: str, num_inputs: str, values: NDArray[np.float64]) -> Difference:
@@ -160,7 +163,9 @@ def _notes(a: Result, b: Result, differences: Sequence[Difference]) -> list[str]
     notes = []
     for metric, (heading, _, _) in METRICS.items():
         overall = next((d for d in differences if d.metric == metric and d.num_inputs == AVERAGE), None)
-        if overall and overall.verdict == "noise":
+        if overall and overall.verdict == "equal":
+            notes.append(f"{heading.split(',')[0]}: overall, both lose the same on every image.")
+        elif overall and overall.verdict == "noise":
             notes.append(f"{heading.split(',')[0]}: overall, the difference is noise; more images may tell.")
         elif overall:
             ratio = abs(overall.mean) / max((overall.high - overall.low) / 2, 1e-300)
