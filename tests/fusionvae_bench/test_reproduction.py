@@ -5,19 +5,23 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from stand_ins import Config, MemoryData, Toy
 
 from fusion_datasets.cli import main as datasets
-from fusionvae_bench import evaluate
+from fusionvae_bench import cost, evaluate
 from fusionvae_bench.cli import main
+from fusionvae_bench.cost import ModelCost, estimate, measure
 from fusionvae_bench.errors import BenchError
 from fusionvae_bench.paper import TABLES
 from fusionvae_bench.reproduction import Reproduction, Step, run_steps
 from fusionvae_bench.rows import ROWS, row_title
+from fusionvae_model import PRESETS, FusionVAE
 from fusionvae_model.cli import main as model
 
 COMMANDS = {"fusion-datasets": datasets, "fusionvae": model, "fusion-bench": main}
@@ -123,6 +127,40 @@ def test_a_dry_run_measures_and_writes_nothing(tmp_path):
     assert document["memory_bytes"] > 1e6
     assert document["disk_bytes"] > 1e6
     assert not (tmp_path / "out").exists()
+
+
+def test_full_is_the_papers_training_and_evaluation_by_each_rows_own_cost(tmp_path):
+    full = plan(tmp_path, profile="full", data_root=tmp_path, seeds=3)
+    one = ModelCost(
+        step_seconds=0.08, train_seconds=0.008, decode_seconds=0.0001, activation_bytes=2e6, num_parameters=700_000
+    )
+    costs = {row.title: one for row in full.rows} | {"CVAE": replace(one, train_seconds=0.012)}
+    taken = estimate(full, costs)
+    steps, images = 400 * 60_000 / 800, 400 * 60_000  # epochs, targets, batch: Tab. 6
+    trained = steps * 0.08 + images * 0.008
+    draws = 10_000 * 1000 * 0.0001  # images, S: Sec. 5.5
+    assert taken.minutes["FusionVAE"] == pytest.approx(3 * (trained + 4 * draws) / 60)
+    assert taken.minutes["FCN"] == pytest.approx(3 * trained / 60)
+    assert taken.minutes["CVAE"] == pytest.approx(3 * (trained + images * 0.004 + 7 * draws) / 60)
+    assert taken.memory_bytes == pytest.approx(60_000 * 32 * 32 + 800 * 2e6 + 6 * 4 * 700_000)
+
+
+def test_the_cost_of_an_image_is_told_from_that_of_a_step(monkeypatch):
+    """A step of n images takes 0.1 s and 0.02 s for each, whatever this machine does."""
+    taken = []
+
+    def seconds(work, device):
+        count = len(work.args[0].target) if work.func.__name__ == "take" else 0
+        taken.append(count)
+        return 0.1 + 0.02 * count
+
+    monkeypatch.setattr(cost, "_seconds", seconds)
+    preset = PRESETS["fusion-mnist-small"]
+    found = measure(preset.model, preset.train, torch.device("cpu"))
+    assert (found.step_seconds, found.train_seconds) == (pytest.approx(0.1), pytest.approx(0.02))
+    assert found.num_parameters == FusionVAE(preset.model).num_parameters
+    assert found.activation_bytes > 4 * 32 * 32
+    assert taken == [8, 8, 32, 32, 0]
 
 
 def test_a_failed_step_stops_and_says_which():

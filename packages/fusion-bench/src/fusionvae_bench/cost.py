@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from statistics import mean
 from types import MappingProxyType
 
 import torch
@@ -16,29 +18,36 @@ from fusion_datasets.spec import BENCHMARKS
 from fusionvae_bench.evaluate import PAPER_NUM_INPUTS
 from fusionvae_bench.reproduction import Reproduction, Step
 from fusionvae_bench.rows import Row
-from fusionvae_model import FusionVAE
+from fusionvae_model.config import ModelConfig, TrainConfig, preset_model
+from fusionvae_model.data import Batch
+from fusionvae_model.processes import ALONE
+from fusionvae_model.progress import note
+from fusionvae_model.run import Run
+from fusionvae_model.step import TrainingStep
 
 SPLIT_ROWS = MappingProxyType(
     {"fusion-mnist": (60_000, 10_000), "fusion-celeba": (162_770, 19_867), "fusion-tless": (5_836, 644)}
 )
 """Rows of the originals: training, evaluation."""
 
-_PIXELS = 32 * 32 * 32  # of the targets of a measured step: enough for its rate to be that of larger ones
+_PIXELS = 32 * 32 * 32  # of the targets of the larger measured step, four times as many as of the smaller
 _DECODED = 32
-_MEAN_NUM_INPUTS = 1.5  # of 0…3 in training
+_STATES = 6  # weights, gradient, two moments of AdaMax, the guard's copy and what a checkpoint holds, about
 
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What one image costs.
+    """What training and decoding take.
 
     Attributes:
-        train_seconds: of a training step, per target.
+        step_seconds: of a training step, however small its batch: weight norm, regularisers, update.
+        train_seconds: of a training step, for each target.
         decode_seconds: of one sample, without gradients.
         activation_bytes: kept for the backward pass, per target.
         num_parameters: of the model.
     """
 
+    step_seconds: float
     train_seconds: float
     decode_seconds: float
     activation_bytes: float
@@ -60,19 +69,17 @@ class Estimate:
     disk_bytes: float
 
 
-def measure(model: FusionVAE, device: torch.device) -> ModelCost:
-    """Train on a few images and decode a few, once to warm up and once by the clock.
+def measure(config: ModelConfig, train: TrainConfig, device: torch.device) -> ModelCost:
+    """Take a few training steps on noise, small and larger ones with one input and with two, and decode a few samples.
 
     Args:
-        model: untrained.
+        config: of an untrained model.
+        train: how it is trained.
         device: where to compute.
     """
-    config = model.config
-    generator = torch.Generator().manual_seed(0)
-    shape = (config.channels, config.image_size, config.image_size)
-    count = max(2, _PIXELS // config.image_size**2)
-    target = torch.rand(count, *shape, generator=generator).to(device)
-    inputs = torch.rand(count, 2, *shape, generator=generator).to(device)
+    step = TrainingStep(Run("", config, train, None, 100, "32", {}), device, ALONE)
+    many = max(8, _PIXELS // config.image_size**2)
+    few = many // 4
     saved = 0
 
     def keep(tensor: Tensor) -> Tensor:
@@ -80,23 +87,31 @@ def measure(model: FusionVAE, device: torch.device) -> ModelCost:
         saved += tensor.numel() * tensor.element_size()
         return tensor
 
-    def train() -> None:
-        (-model.elbo(target, inputs)).mean().backward()
-
-    model = model.to(device)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        train()
-    encoded = (1 + _MEAN_NUM_INPUTS) / 3  # measured with two inputs, trained with 1.5 on average
-    trained = _seconds(train, device) / count * (0.5 + 0.5 * encoded)
-    folded = model.eval().folded()
-    decoded = _seconds(lambda: folded.sample(inputs[:1], num_samples=_DECODED), device) / _DECODED
-    return ModelCost(trained, decoded, saved / count, model.num_parameters)
+        step.take(_noise(config, many, 2, device), 0)  # also warms up
+    # The mean number of inputs in training is 1½, and a step's time grows linearly with it.
+    smaller, larger = (
+        mean(_seconds(partial(step.take, _noise(config, count, k, device), k), device) for k in (1, 2))
+        for count in (few, many)
+    )
+    per_image = (larger - smaller) / (many - few)
+    if not 0 < per_image < larger / many:  # a busy machine's clock
+        per_image = larger / many
+    folded = step.model.eval().folded()
+    inputs = _noise(config, 1, 2, device).inputs
+    folded.sample(inputs, num_samples=_DECODED)
+    decoded = _seconds(partial(folded.sample, inputs, num_samples=_DECODED), device) / _DECODED
+    return ModelCost(larger - many * per_image, per_image, decoded, saved / many, step.model.num_parameters)
+
+
+def _noise(config: ModelConfig, count: int, num_inputs: int, device: torch.device) -> Batch:
+    shape = (config.channels, config.image_size, config.image_size)
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(count, *shape, generator=generator).to(device)
+    return Batch(target, torch.rand(count, num_inputs, *shape, generator=generator).to(device))
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
     started = time.perf_counter()
     work()
     if device.type == "cuda":
@@ -104,37 +119,45 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def estimate(plan: Reproduction, cost: ModelCost) -> Estimate:
-    """Extrapolate from the cost of one image; all rows of a table are about equally large (Sec. 5.3).
+def measure_rows(plan: Reproduction, device: torch.device) -> dict[str, ModelCost]:
+    """Measure every row, or the paper's own model alone where the profile fixes the minutes of all."""
+    own = preset_model(plan.preset_name)
+    if plan.minutes is not None:
+        return dict.fromkeys((row.title for row in plan.rows), measure(own, plan.preset.train, device))
+    costs = {}
+    for row in plan.rows:
+        note(f"measuring {row.title}")
+        choice = {"posterior": row.posterior, "aggregation": row.aggregation} if row.kind == own.kind else {}
+        costs[row.title] = measure(preset_model(plan.preset_name, kind=row.kind, **choice), plan.preset.train, device)
+    return costs
+
+
+def estimate(plan: Reproduction, costs: Mapping[str, ModelCost]) -> Estimate:
+    """Extrapolate from the cost of one step and one image.
 
     Args:
         plan: what will be done.
-        cost: measured on FusionVAE.
+        costs: by title of the row.
     """
     spec = BENCHMARKS[plan.benchmark]
     limit = plan.settings.rows
     num_train, num_evaluated = (min(count, limit or count) for count in SPLIT_ROWS[plan.benchmark])
     images = min(plan.num_images or num_evaluated, num_evaluated)
-    train = plan.preset.train
-    minutes = {
-        row.title: plan.seeds
-        * (
-            plan.minutes
-            or (
-                train.epochs * num_train * cost.train_seconds
-                + images * plan.num_samples * _passes(row) * cost.decode_seconds
-            )
-            / 60
-        )
-        for row in plan.rows
-    }
-    batch = plan.settings.batch_size or train.batch_size
+    epochs, batch = plan.preset.train.epochs, plan.settings.batch_size or plan.preset.train.batch_size
+
+    def row_minutes(row: Row) -> float:
+        cost = costs[row.title]
+        training = epochs * num_train * (cost.train_seconds + cost.step_seconds / batch)
+        return (training + images * plan.num_samples * _passes(row) * cost.decode_seconds) / 60
+
+    minutes = {row.title: plan.seeds * (plan.minutes or row_minutes(row)) for row in plan.rows}
     target_bytes = float(torch.Size(spec.target_shape("train")).numel())
     evaluation_bytes = num_evaluated * torch.Size(spec.shape).numel() * (1 + spec.max_inputs)
-    weights = 4.0 * cost.num_parameters
+    weights = 4.0 * max(cost.num_parameters for cost in costs.values())
+    activations = batch * max(cost.activation_bytes for cost in costs.values())
     return Estimate(
         minutes,
-        memory_bytes=num_train * target_bytes + batch * cost.activation_bytes + 4 * weights,
+        memory_bytes=num_train * target_bytes + activations + _STATES * weights,
         disk_bytes=num_train * target_bytes + evaluation_bytes + len(minutes) * plan.seeds * 10 * weights,
     )
 
@@ -150,7 +173,7 @@ def _passes(row: Row) -> int:
 
 def describe(plan: Reproduction, steps: list[Step], device: torch.device, *, as_json: bool) -> str:
     """Say what would be done and what it takes, as text or as a JSON object."""
-    taken = estimate(plan, measure(FusionVAE(plan.preset.model), device))
+    taken = estimate(plan, measure_rows(plan, device))
     if as_json:
         return json.dumps({"steps": [step.command for step in steps], **dataclasses.asdict(taken)}, indent=1)
     lines = [f"{number}. {step.purpose}\n   $ {step.command}" for number, step in enumerate(steps, 1)]
