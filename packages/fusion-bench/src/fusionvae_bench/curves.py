@@ -82,7 +82,7 @@ def calibration(result: Result) -> Figure:
         figure = Figure(figsize=(6.4, 5.6), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
         upper.plot([0, 0.5], [0, 0.5], color=MUTED, linestyle="--", linewidth=1.2)
-        upper.text(0.43, 0.425, "error = uncertainty", rotation=45, rotation_mode="anchor", transform_rotates_text=True,
+        upper.text(0.11, 0.092, "error = uncertainty", rotation=45, rotation_mode="anchor", transform_rotates_text=True,
                    ha="center", va="top", color=MUTED, fontsize=9.5)  # fmt: skip
         upper.set_title(
             f"{model_title(result)}: actual error of the pixels (root mean square)", loc="left", fontsize=11
