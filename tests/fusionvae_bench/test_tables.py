@@ -157,6 +157,29 @@ def test_other_settings_are_no_seeds_of_the_same():
     assert roles == ["paper", "here", "difference", "here", "difference"]
 
 
+def test_a_training_scored_twice_is_not_two_trainings():
+    """Neither with a seed on record nor without one; the second score gets lines of its own."""
+    results = [seeded(80.0, 0.02, 0), seeded(80.5, 0.02, 0), seeded(83.0, 0.01, 1)]
+    lines = [line for line in score_tables(results)[0].lines if line.model == "FusionVAE"]
+    assert [line.role for line in lines] == ["paper", "best of 2", "difference", "mean of 2", "here", "difference"]
+    assert not spread_table(results[:2], 8).has_ours
+    unknown = [scored(80.0), scored(80.5)]
+    assert not any("mean of" in line.role for line in score_tables(unknown)[0].lines)
+
+
+def test_trainings_of_equal_minutes_are_seeds_of_the_same_however_far_they_came():
+    def of_minutes(minutes: float, epochs: float, seed: int):
+        result = seeded(80.0 + seed, 0.02, seed)
+        return dataclasses.replace(result, training={**result.training, "minutes": minutes, "epochs": epochs})
+
+    roles = [
+        [line.role for line in score_tables([of_minutes(17.5, 1.4, 0), other])[0].lines if line.model == "FusionVAE"]
+        for other in (of_minutes(17.5, 1.6, 1), of_minutes(7.5, 1.4, 1))
+    ]
+    assert "mean of 2" in roles[0]
+    assert "mean of 2" not in roles[1]
+
+
 def test_all_twelve_tables_are_printed_without_any_result():
     tables = all_tables([])
     assert [table.number for table in tables] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 7, 8, 9, 10, 11, 12]

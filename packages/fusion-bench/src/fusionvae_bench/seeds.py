@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from statistics import mean, stdev
 
 from fusionvae_bench.results import AVERAGE, Result, Score
@@ -44,11 +45,16 @@ class SeedGroup:
 
 
 def seed_groups(results: Sequence[Result]) -> list[SeedGroup]:
-    """Gather results that differ by their training seed alone, in the order of their first members."""
-    groups: dict[str, list[Result]] = {}
+    """Gather results that differ by their training seed alone, in the order of their first members.
+
+    A training that was scored twice is no second training: its other results make groups of their own.
+    """
+    groups: dict[tuple[str, int], dict[int, Result]] = {}
     for result in results:
-        groups.setdefault(_identity(result), []).append(result)
-    return [SeedGroup(tuple(sorted(members, key=_seed))) for members in groups.values()]
+        identity = _identity(result)
+        repeat = next(n for n in count() if _seed(result) not in groups.get((identity, n), {}))
+        groups.setdefault((identity, repeat), {})[_seed(result)] = result
+    return [SeedGroup(tuple(sorted(members.values(), key=_seed))) for members in groups.values()]
 
 
 def _identity(result: Result) -> str:
@@ -57,7 +63,9 @@ def _identity(result: Result) -> str:
         alike: list[object] = [result.model_name, result.weights_digest]
     else:
         settings = {key: value for key, value in (training.get("train_config") or {}).items() if key != "seed"}
-        alike = [training.get("preset"), training.get("batch_size"), round(training.get("epochs") or 0), settings]
+        # No two trainings of equal minutes take equally many steps.
+        length = f"{minutes} min" if (minutes := training.get("minutes")) else round(training.get("epochs") or 0)
+        alike = [training.get("preset"), training.get("batch_size"), length, settings]
     scored = [result.dataset_digest, result.split, result.num_images, result.num_samples]
     return json.dumps([result.model_kind, result.config, alike, scored], sort_keys=True)
 

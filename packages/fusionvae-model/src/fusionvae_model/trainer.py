@@ -191,6 +191,7 @@ class Trainer:
             gap_after = train_eval_gap(self.model, batches(statistics, held), seed=seed, processes=processes)
         summary = {
             "preset": self.run.preset,
+            "minutes": self.run.minutes,
             "epochs": round(total / self.data.steps_per_epoch(config.batch_size), 3),
             "steps": total,
             "batch_size": config.batch_size,
