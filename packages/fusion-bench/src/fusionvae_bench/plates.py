@@ -139,10 +139,8 @@ def uncertainty(gallery: Gallery, title: str) -> Figure:
     with mpl.rc_context(STYLE):
         bar = figure.colorbar(scale, ax=figure.axes[0], location="bottom", shrink=0.5, aspect=40, pad=0.01)
         bar.outline.set_visible(False)
-        bar.set_label(
-            f"uncertainty: standard deviation of {gallery.num_samples} draws\nerror: distance of their mean from the target",
-            fontsize=9,
-        )
+        spread = f"uncertainty: standard deviation of {gallery.num_samples} draws"
+        bar.set_label(f"{spread}\nerror: distance of their mean from the target", fontsize=9)
         bar.ax.tick_params(labelsize=8.5)
     return figure
 
