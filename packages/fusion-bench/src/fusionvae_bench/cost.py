@@ -80,11 +80,11 @@ def measure(config: ModelConfig, train: TrainConfig, device: torch.device) -> Mo
     step = TrainingStep(Run("", config, train, None, 100, "32", {}), device, ALONE)
     many = max(8, _PIXELS // config.image_size**2)
     few = many // 4
-    saved = 0
+    saved: dict[int, int] = {}  # several operations keep the same memory
 
     def keep(tensor: Tensor) -> Tensor:
-        nonlocal saved
-        saved += tensor.numel() * tensor.element_size()
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -101,7 +101,9 @@ def measure(config: ModelConfig, train: TrainConfig, device: torch.device) -> Mo
     inputs = _noise(config, 1, 2, device).inputs
     folded.sample(inputs, num_samples=_DECODED)
     decoded = _seconds(partial(folded.sample, inputs, num_samples=_DECODED), device) / _DECODED
-    return ModelCost(larger - many * per_image, per_image, decoded, saved / many, step.model.num_parameters)
+    return ModelCost(
+        larger - many * per_image, per_image, decoded, sum(saved.values()) / many, step.model.num_parameters
+    )
 
 
 def _noise(config: ModelConfig, count: int, num_inputs: int, device: torch.device) -> Batch:
