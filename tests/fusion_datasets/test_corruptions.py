@@ -13,8 +13,9 @@ from fusion_datasets import torch as live
 from fusion_datasets.corruptions import (
     Ellipses,
     corrupt,
-    draw_ellipses,
+    draw,
     ellipse_visibility,
+    ellipses_of,
     example_generator,
     render_example,
 )
@@ -33,7 +34,7 @@ def torch_generator(seed: int = 0) -> torch.Generator:
 
 def numpy_ellipses(law: EllipseLaw, count: int, seed: int = 0) -> Ellipses:
     generator = np.random.default_rng(seed)
-    return Ellipses(*map(np.stack, zip(*(draw_ellipses(law, generator) for _ in range(count)), strict=True)))
+    return ellipses_of(law, [draw(law, generator) for _ in range(count)])
 
 
 @pytest.fixture(params=["numpy", "torch"])
@@ -67,7 +68,7 @@ def test_the_excluded_aspect_is_excluded_also_where_rounding_would_reach_it(monk
         def random(self, size: int, dtype: type) -> np.ndarray:
             return np.full(size, nearly_one)
 
-    assert draw_ellipses(LAW, Extreme()).aspect.max() < 1.5  # type: ignore[arg-type]
+    assert ellipses_of(LAW, [draw(LAW, Extreme())]).aspect.max() < 1.5  # type: ignore[arg-type]
     monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, float(nearly_one)))
     assert live.draw_ellipses(LAW, (1,), generator=torch_generator()).aspect.max() < 1.5
 
@@ -120,11 +121,11 @@ def test_numpy_and_torch_agree_exactly_on_the_same_parameters(many: Ellipses) ->
 
 def frozen_and_live(target: np.ndarray, count: int) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
     """Inputs as levels `[n, h, w]` and masks of one target: rendered as for a file, and as for training."""
-    frozen = corrupt(target, LAW, SPEC.noise_std, np.random.default_rng(0), count)
+    inputs, masks = corrupt(target[None], LAW, SPEC.noise_std, [np.random.default_rng(0)], count)
     batch = torch.from_numpy(target).permute(2, 0, 1).expand(count // 3, 1, 32, 32) / 255
     rendered = live.render_inputs(batch, 3, SPEC, generator=torch_generator(1))
     levels = (rendered.inputs * 255).round().byte().reshape(-1, 32, 32).numpy()
-    return (frozen[0][..., 0], frozen[1]), (levels, rendered.masks.reshape(-1, 32, 32).numpy())
+    return (inputs[0, ..., 0], masks[0]), (levels, rendered.masks.reshape(-1, 32, 32).numpy())
 
 
 def test_frozen_and_live_inputs_follow_one_law() -> None:
@@ -167,7 +168,7 @@ def test_an_input_is_the_visible_target_plus_noise_clipped_and_rounded() -> None
     generator = example_generator(0, "test", 0)
     _, inputs, masks = render_example(target, SPEC, 0, "test", 0, 2)
     for k in range(2):
-        mask = ellipse_visibility(draw_ellipses(LAW, generator), GRID, GRID)
+        mask = ellipse_visibility(ellipses_of(LAW, [draw(LAW, generator)]), GRID, GRID)[0]
         noise = 0.25 * generator.standard_normal((32, 32, 1), dtype=np.float32).astype(np.float64)
         levels = 255 * np.clip(target / 255 * mask[..., None] + noise, 0, 1)
         assert np.array_equal(masks[k], mask)

@@ -151,7 +151,7 @@ def test_occluders_and_targets_of_two_sizes(tmp_path: Path, monkeypatch: pytest.
         seen.append((len(occluders), occluders[1][0, 0, 0]))
         return RenderedExample(original[::2, ::2], np.zeros((k, 8, 8, 3), "u1"), np.ones((k, 8, 8), "?"))
 
-    monkeypatch.setattr("fusion_datasets.shards.render_example", render)
+    monkeypatch.setattr("fusion_datasets.corruptions.render_example", render)
     source = Squares((("occluders/test", 0), ("occluders/train", 6)), side=16)
     execute(plan(tmp_path, source, OBJECTS), progress=False)
     test, train = (FusionDataset(tmp_path / "a.h5", split) for split in ("test", "train"))

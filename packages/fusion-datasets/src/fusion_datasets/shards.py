@@ -14,12 +14,12 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-from fusion_datasets.corruptions import OccluderPool, render_example
+from fusion_datasets.corruptions import OccluderPool, render_examples
 from fusion_datasets.processes import spread
 from fusion_datasets.schema import OCCLUDERS, fields_of
 from fusion_datasets.sources import CleanImages, OccluderSource, Omission, Source
 from fusion_datasets.spec import BenchmarkSpec, Split
-from fusion_datasets.store import replace_durably, write_atomically
+from fusion_datasets.store import write_atomically
 
 ORIGINALS: Final = "originals_sha256"
 """Name of the array, in a shard alone, with the digest of each original."""
@@ -61,7 +61,9 @@ class Rendered(NamedTuple):
 
 
 class Journal:
-    """Which shards of a build are on disk, one line of JSON each.
+    """Which shards of a build are done, one line of JSON each.
+
+    Nobody waits until they are on the disk: what a power cut loses is found by its checksum and rendered again.
 
     Arguments:
         folder: Where shards and journal lie. Entries whose shard is missing, altered or lacks unreadable originals are
@@ -78,12 +80,10 @@ class Journal:
         write_atomically(self._path, "".join(map(self._line, self.done, self.done.values())).encode())
 
     def record(self, shard: str, rendered: Rendered) -> None:
-        """Note that a shard is on disk."""
+        """Note that a shard is done."""
         self.done[shard] = rendered
         with self._path.open("a", encoding="utf-8") as file:
             file.write(self._line(shard, rendered))
-            file.flush()
-            os.fsync(file.fileno())
 
     def _read(self) -> Iterator[tuple[str, Rendered]]:
         if self._path.is_file():
@@ -152,7 +152,7 @@ class ShardRenderer:
         # The name is this process's own: one orphaned by a killed build may still be finishing the same shard.
         temporary = self.folder / f"{shard.name}.{os.getpid()}"
         crc32 = write_arrays(temporary, arrays)
-        replace_durably(temporary, self.folder / shard.name)
+        temporary.replace(self.folder / shard.name)
         return Rendered(crc32, len(arrays["index"]), unreadable, rejected)
 
     def pool_path(self, split: str) -> Path:
@@ -207,15 +207,6 @@ def render_rows(
     if clean.labels is not None:
         arrays["label"] = clean.labels
     if split != "train":
-        shape = (len(target), spec.max_inputs, *spec.shape)
-        arrays |= {
-            "target": np.empty((len(target), *spec.shape), np.uint8),
-            "inputs": np.empty(shape, np.uint8),
-            "masks": np.empty(shape[:-1], np.uint8),
-        }
-        for row, (original, position) in enumerate(zip(target, index, strict=True)):
-            example = render_example(original, spec, seed, split, int(position), spec.max_inputs, occluders)
-            for name, rendered in example._asdict().items():
-                arrays[name][row] = rendered
+        arrays |= render_examples(target, spec, seed, split, index, occluders)._asdict()
     fields = [field for field in fields_of(split) if field.name in arrays]
     return {field.name: arrays[field.name].astype(field.dtype, copy=False) for field in fields}

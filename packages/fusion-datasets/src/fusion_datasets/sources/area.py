@@ -5,7 +5,8 @@ numbers. So are the weights here, and every sum stays below 2²⁴: float32 hold
 product adds. Letters: `n` images, `h`, `w`, `c` height, width and channels.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import cache
 from itertools import islice
 from math import gcd
 from typing import Final
@@ -13,8 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-_AT_ONCE: Final = 6  # images whose sums stay in a core's cache
-_BAND: Final = 8  # lines of the result in one product: more would multiply by more zeros, and wake BLAS's threads
+_AT_ONCE: Final = 4  # images whose sums stay in a core's cache
+_BAND: Final = 4  # lines of the result in one product: more would multiply by more zeros, and wake BLAS's threads
 _EXACT: Final = 1 << 24
 _WHITE_LEVEL: Final = 255
 
@@ -38,32 +39,42 @@ def area_means(
     assert height <= h
     assert width <= w
     assert total * _WHITE_LEVEL < _EXACT
-    rows, columns = list(_bands(h, height)), list(_bands(w, width))
-    levels = np.zeros((_AT_ONCE, h, w * c), np.float32)
-    turned = np.empty((_AT_ONCE, w * c, height), np.float32)  # so that columns are summed as fast as rows
-    sums = np.empty((_AT_ONCE, width, c * height), np.float32)
+    # Row by row of all images, so that one product sums a row of each. The weights recur after a period.
+    levels = np.zeros((h, _AT_ONCE, w, c), np.float32)
+    low = np.empty((height, _AT_ONCE, w, c), np.float32)
+    sums = np.empty((height, _AT_ONCE, width, c), np.float32)
+    down, across = gcd(h, height), gcd(w, width)
+    tall, short = levels.reshape(down, h // down, -1), low.reshape(down, height // down, -1)
+    wide, narrow = (lines.reshape(height * _AT_ONCE, across, -1).swapaxes(0, 1) for lines in (low, sums))
     means: list[NDArray[np.uint8]] = []
     remaining = iter(images)
     while some := list(islice(remaining, _AT_ONCE)):
-        for place, image in zip(levels.reshape(-1, *shape), some, strict=False):
-            place[...] = image
-        for source, into, weights in rows:
-            np.matmul(levels.swapaxes(1, 2)[..., source], weights.T, out=turned[..., into])
-        for source, into, weights in columns:
-            np.matmul(weights, turned.reshape(_AT_ONCE, w, -1)[:, source], out=sums[:, into])
+        for place, image in enumerate(some):
+            levels[:, place] = image
+        for source, into, weights in _bands(h // down, height // down, 1):
+            np.matmul(weights, tall[:, source], out=short[:, into])
+        for source, into, weights in _bands(w // across, width // across, c):
+            np.matmul(wide[..., source], weights.T, out=narrow[..., into])
         np.rint(np.divide(sums, np.float32(total), out=sums), out=sums)
-        nearest = sums.astype(np.uint8).reshape(-1, width, c, height)
-        means.append(nearest.transpose(0, 3, 1, 2)[: len(some)])
+        means.append(sums[:, : len(some)].swapaxes(0, 1).astype(np.uint8, order="C"))
     return np.concatenate(means) if means else np.empty((0, height, width, c), np.uint8)
 
 
-def _bands(length: int, count: int) -> Iterator[tuple[slice, slice, NDArray[np.float32]]]:
-    """Which lines of an image make some neighbouring ones of the result, and the weights from ones to others."""
+@cache
+def _bands(length: int, count: int, channels: int) -> list[tuple[slice, slice, NDArray[np.float32]]]:
+    """Which numbers of a line make some neighbouring ones of the result, and the weights from ones to others.
+
+    A line has `length` pixels of so many interleaved channels; that of the result has `count`.
+    """
     starts, ends = np.arange(count) * length, np.arange(length) * count  # in units that both lengths are whole in
     overlap = np.minimum.outer(starts + length, ends + count) - np.maximum.outer(starts, ends)
     weights = (np.maximum(overlap, 0) // gcd(length, count)).astype(np.float32)
+    bands = []
     for first in range(0, count, _BAND):
         band = weights[first : first + _BAND]
         used = np.flatnonzero(band.any(axis=0))
-        source = slice(int(used[0]), int(used[-1]) + 1)
-        yield source, slice(first, first + len(band)), band[:, source].copy()
+        start, stop = int(used[0]), int(used[-1]) + 1
+        source = slice(start * channels, stop * channels)
+        into = slice(first * channels, (first + len(band)) * channels)
+        bands.append((source, into, np.kron(band[:, start:stop], np.eye(channels, dtype=np.float32))))
+    return bands

@@ -45,7 +45,8 @@ def decode_jpeg(content: bytes | FusionDatasetsError, height: int, width: int) -
         raise content
     if not content.startswith(_JPEG_START):
         raise FusionDatasetsError("no JPEG" if content else "empty")
-    if content.rfind(_JPEG_END) < content.rfind(_JPEG_SCAN):  # neither occurs within the data of a scan
+    # Neither marker occurs within the data of a scan, and nearly every file ends with the one that ends it.
+    if not content.endswith(_JPEG_END) and content.rfind(_JPEG_END) < content.rfind(_JPEG_SCAN):
         raise FusionDatasetsError("cut short")
     try:
         rows, columns, *_ = simplejpeg.decode_jpeg_header(content)
