@@ -5,9 +5,12 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from fusion_datasets.errors import FusionDatasetsError
+
+_IN_HAND: Final = 2
+"""Items that a process has been given: it begins the next one while what it sent is still being looked at."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -25,7 +28,7 @@ def spread(
 
     Arguments:
         work: Picklable, as are items and results.
-        items: Each process takes every `workers`-th.
+        items: In this order each goes to the next process that is free.
         workers: Processes; with one, all is done here, in order.
         stated: Picklable exceptions of `work` that are raised here; any other one ends its process with a traceback.
         lost: Raised with a sentence where a process ended early.
@@ -39,22 +42,27 @@ def spread(
     if workers <= 1:
         yield from ((item, work(item)) for item in items)
         return
-    # Each process has a pipe of its own and its share of the work: if this one dies, they break, and all end.
+    # Each process has a pipe of its own: if this one dies, they break, and all end.
     context = multiprocessing.get_context("spawn")
     processes: dict[Any, SpawnProcess] = {}
+    remaining = iter(items)
     try:
-        for i in range(workers):
-            here, there = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(there, work, items[i::workers], stated), daemon=True)
+        for _ in range(workers):
+            here, there = context.Pipe()
+            process = context.Process(target=_work, args=(there, work, stated), daemon=True)
             process.start()
             there.close()
             processes[here] = process
+        for _ in range(_IN_HAND):
+            for connection in processes:
+                _hand_out(connection, remaining)
         while processes:
             for connection in wait(list(processes)):
                 message = _receive(connection, lost)
                 if message is None:
                     processes.pop(connection).join()
                 else:
+                    _hand_out(connection, remaining)
                     yield message
     finally:
         for process in processes.values():
@@ -62,16 +70,19 @@ def spread(
             process.join()
 
 
-def _work(
-    connection: "Connection[Any, Any]",
-    work: Callable[[Any], Any],
-    items: Sequence[Any],
-    stated: tuple[type[Exception], ...],
-) -> None:
+def _hand_out(connection: Any, remaining: Iterator[Any]) -> None:
+    """Send the next item, or None where none remains; that a process is gone is noticed when it should answer."""
+    with contextlib.suppress(OSError):
+        connection.send(next(remaining, None))
+
+
+def _work(connection: "Connection[Any, Any]", work: Callable[[Any], Any], stated: tuple[type[Exception], ...]) -> None:
     try:
-        for item in items:
+        while (item := connection.recv()) is not None:
             connection.send((item, work(item)))
         connection.send(None)
+    except EOFError:
+        return  # whoever handed out is gone
     except stated as error:
         with contextlib.suppress(OSError):  # nobody may be listening any more
             connection.send(error)
@@ -80,7 +91,7 @@ def _work(
 def _receive(connection: Any, lost: type[Exception]) -> Any:
     try:
         message = connection.recv()
-    except EOFError:
+    except (EOFError, ConnectionError):  # the latter where it left unread what it was given
         raise lost(
             "a worker process ended early or was killed, perhaps for want of memory; run the same command again with "
             "fewer --workers to continue"
