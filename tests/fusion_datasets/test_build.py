@@ -19,9 +19,10 @@ from fusion_datasets import build as building
 from fusion_datasets.assembly import Assembly
 from fusion_datasets.build import build_mnist, plan_mnist
 from fusion_datasets.locking import locked
+from fusion_datasets.plans import plan_celeba
 from fusion_datasets.shards import Journal, Rendered, Shard, ShardRenderer
 from fusion_datasets.sources.mnist import MnistSource
-from fusion_datasets.sources.standin import StandInMnist
+from fusion_datasets.sources.standin import StandInCelebA, StandInMnist
 
 BUILD = """
 import sys
@@ -188,6 +189,21 @@ def test_an_interrupted_build_does_no_shard_twice(
     again = build_mnist(digits_folder, tmp_path / "a.h5", seed=3, progress=False)
     assert len(rendered) == len(set(rendered)) == 13
     assert digests(again) == digests(benchmark_file)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux says what is mapped into memory")
+def test_shards_that_are_in_the_file_leave_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "_SHARD_ROWS", 3)
+    StandInCelebA(6, 4, 2, seed=1).write(tmp_path / "faces", progress=False)
+    publish, mapped = Assembly.publish, []
+
+    def look(self: Assembly, output: Path, done: dict[str, Rendered], *, progress: bool) -> None:
+        mapped.append([line for line in Path("/proc/self/maps").read_text().splitlines() if ".shard" in line])
+        publish(self, output, done, progress=progress)
+
+    monkeypatch.setattr(Assembly, "publish", look)
+    building.execute(plan_celeba(tmp_path / "faces", tmp_path / "a.h5"), progress=False)
+    assert mapped == [[]]
 
 
 def test_shards_of_other_settings_are_not_continued_from(

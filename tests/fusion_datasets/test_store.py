@@ -12,6 +12,7 @@ import pytest
 
 from fusion_datasets import BENCHMARKS, FusionDataset, FusionDatasetsError
 from fusion_datasets.corruptions import render_example
+from fusion_datasets.flushing import Flusher
 from fusion_datasets.store import write_atomically
 
 TEST_ROWS = 40
@@ -262,3 +263,20 @@ def test_small_files_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["note"]
+
+
+def test_what_the_disk_refuses_beside_other_work_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(b"rows")
+    flusher = Flusher(tmp_path / "a")
+    flusher.flush()
+    flusher.wait()
+
+    def refuse(descriptor: int) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    flusher.flush()
+    with pytest.raises(OSError, match="no space left"):
+        flusher.wait()
+    flusher.close()
+    flusher.close()

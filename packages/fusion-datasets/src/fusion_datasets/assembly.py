@@ -55,7 +55,8 @@ class Assembly:
                 return
             arrays = read_arrays(self._renderer.folder / shard.name)
             if ORIGINALS in arrays:
-                self._originals[shard.section].append(arrays.pop(ORIGINALS))
+                # A view would keep the whole shard mapped into memory.
+                self._originals[shard.section].append(arrays.pop(ORIGINALS).copy())
             self._writer.append(shard.section, arrays.items())
             self._left.popleft()
             yield rendered.rows

@@ -28,7 +28,7 @@ STAND_IN_COUNT: Final = 12_000
 """Training digits of a stand-in; a sixth of them again for testing, MNIST's own proportion."""
 
 _SHARD_ROWS: Final = 1000
-_SHARD_BYTES: Final = 32 * 1024 * 1024
+_SHARD_BYTES: Final = 16 * 1024 * 1024
 _NAMED_AT_MOST: Final = 5  # unreadable originals in one sentence
 _ONE_REJECTED_IN: Final = 10
 """Of a set of occluders: where more cannot be cut out, the source is hardly what it is taken for."""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from fusion_datasets.composition import grey_levels
 from fusion_datasets.corruptions import OccluderPool, render_example
 from fusion_datasets.errors import FusionDatasetsError
+from fusion_datasets.flushing import Flusher
 from fusion_datasets.schema import (
     FIELDS,
     FORMAT,
@@ -39,6 +40,7 @@ _GZIP_LEVEL: Final = 1
 _SAMPLE_ROWS: Final = 4
 _PAYING_SHARE: Final = 0.5  # photographs hardly shrink, and inflating them would cost more than reading them
 _READ_BYTES: Final = 32 * 1024 * 1024
+_FLUSH_BYTES: Final = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +333,7 @@ class DatasetWriter:
         self._digests: dict[str, ContentDigest] = {}
         self._filled: dict[str, int] = {}
         self._held: dict[str, NDArray[Any]] = {}
+        self._flusher, self._unflushed = Flusher(path), 0
         for section, count in rows.items():
             for field in fields_of(section):
                 if field.required or has_labels:
@@ -355,7 +358,7 @@ class DatasetWriter:
         return self._arrays[path]
 
     def append(self, section: str, arrays: Iterable[tuple[str, NDArray[Any]]]) -> None:
-        """Append rows to a section: pairs of an array's name and its next rows."""
+        """Append rows to a section: pairs of an array's name and its next rows, of which no view is kept."""
         for name, rows in arrays:
             path = f"{section}/{name}"
             start = self._filled[path]
@@ -366,20 +369,26 @@ class DatasetWriter:
                 self._write_chunks(array, path, rows)
             self._digests[path].update(rows)
             self._filled[path] = start + len(rows)
+            self._unflushed += rows.nbytes
+        if self._unflushed >= _FLUSH_BYTES:
+            self._flusher.flush()
+            self._unflushed = 0
 
     def _write_chunks(self, array: h5py.Dataset, path: str, rows: NDArray[Any]) -> None:
         """Compress the rows that complete chunks, each once, several times faster than HDF5 does; hold the others."""
-        held = self._held.pop(path, rows[:0])
-        start, rows = self._filled[path] - len(held), np.concatenate((held, rows))
+        start = self._filled[path]
+        if (held := self._held.pop(path, None)) is not None:
+            start, rows = start - len(held), np.concatenate((held, rows))
         count, others = array.chunks[0], (0,) * (rows.ndim - 1)
         is_last = start + len(rows) == len(array)
         whole = len(rows) if is_last else len(rows) // count * count
         for first in range(0, whole, count):
-            chunk = np.zeros(array.chunks, array.dtype)
-            some = rows[first : min(first + count, whole)]
-            chunk[: len(some)] = some
+            chunk = np.ascontiguousarray(rows[first : min(first + count, whole)])
+            if len(chunk) < count:
+                chunk = np.concatenate((chunk, np.zeros((count - len(chunk), *chunk.shape[1:]), chunk.dtype)))
             array.id.write_direct_chunk((start + first, *others), isal_zlib.compress(chunk.data, _GZIP_LEVEL))
-        self._held[path] = rows[whole:]
+        if whole < len(rows):
+            self._held[path] = rows[whole:].copy()  # a view would keep a whole shard mapped into memory
 
     def publish(self, output: Path, *, seed: int, source: dict[str, Any], license_name: str) -> None:
         """Write the attributes, seal the file, see the bytes on disk, and put the file under its final name."""
@@ -403,7 +412,8 @@ class DatasetWriter:
             }
         )
         validate(self._file)
-        self._file.close()
+        self._flusher.wait()
+        self.close()
         seal(self._path)
         replace_durably(self._path, output)
 
@@ -417,6 +427,7 @@ class DatasetWriter:
 
     def close(self) -> None:
         """Close the temporary file, if `publish` has not."""
+        self._flusher.close()
         self._file.close()
 
 
