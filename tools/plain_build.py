@@ -161,8 +161,8 @@ def evaluation_rounds(trainer: Trainer, plain: bool) -> Iterator[float]:
         yield len(batch.target) * len(counts) * num_samples / (time.perf_counter() - started)
 
 
-def rendering_rounds(trainer: Trainer, _: bool) -> Iterator[float]:
-    """The share of a training step in which its batch is made, over k = 0 … 3."""
+def rendering_rounds(trainer: Trainer, _: bool) -> Iterator[float | tuple[float, float, float]]:
+    """The share of a training step in which its batch is made, over k = 0 … 3; batches per second, steps per second."""
     kinds = trainer.run.train.max_inputs + 1
     yield 0.0
     while True:
@@ -171,7 +171,8 @@ def rendering_rounds(trainer: Trainer, _: bool) -> Iterator[float]:
         made = time.perf_counter()
         for k, batch in enumerate(batches):
             trainer.train_step(batch, k)
-        yield (made - started) / (time.perf_counter() - started)
+        ended = time.perf_counter()
+        yield (made - started) / (ended - started), kinds / (made - started), kinds / (ended - started)
 
 
 @torch.no_grad()
@@ -231,10 +232,10 @@ def main(job: str, side: str, data: str, settings: dict[str, Any]) -> None:
             resume=False,
         )
     rounds = ROUNDS[job](trainer, plain)
-    print(next(rounds), flush=True)
+    print(json.dumps(next(rounds)), flush=True)
     next(rounds)  # the first round pays for what is made once
     for _ in sys.stdin:
-        print(next(rounds), flush=True)
+        print(json.dumps(next(rounds)), flush=True)
 
 
 if __name__ == "__main__":
