@@ -8,10 +8,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from kills import kill_and_continue
 
 from fusion_datasets import BENCHMARKS, FusionDataset, FusionDatasetsError
 from fusion_datasets.build import execute
+from fusion_datasets.cli import main
 from fusion_datasets.plans import plan_celeba
 from fusion_datasets.sources.area import area_means
 from fusion_datasets.sources.celeba import CelebaSource
@@ -189,6 +191,15 @@ def test_broken_photographs_are_named_counted_and_left_out_on_request(
     shutil.copy(faces / "img_align_celeba" / name(3), source / "img_align_celeba")
     with pytest.raises(FusionDatasetsError, match="another source"):
         verify(part.path, CelebaSource(source), sample=None, progress=False)
+
+
+def test_what_was_left_out_is_said_and_not_counted_as_rows(faces: Path, tmp_path: Path) -> None:
+    source, output = harmed(faces, tmp_path / "harmed"), str(tmp_path / "a.h5")
+    said = CliRunner().invoke(main, ["build", "celeba", "--source", str(source), "--output", output, "--skip-bad"])
+    assert said.exit_code == 0, said.output
+    assert "24 train rows, 7 valid rows and 6 test rows" in said.stdout
+    assert f"; 2 of 26 train left out: {name(3)} (missing), {name(11)} (cut short); 2 of 9 valid" in said.stdout
+    assert f"2 train: {name(3)} (missing), {name(11)} (cut short)" in CliRunner().invoke(main, ["info", output]).stdout
 
 
 def test_folders_that_are_not_celeba_are_refused_in_one_sentence(faces: Path, tmp_path: Path) -> None:

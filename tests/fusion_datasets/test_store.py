@@ -213,6 +213,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         "is evaluated on {}; expected one of its splits",
     ),
     "omitted": (set_attribute("source", '{"omitted": 7}'), "omitted is no table of lists"),
+    "omitted what": (set_attribute("source", '{"omitted": {"train": [[1]]}}'), "omitted is no table of lists"),
     "no license": (change_file(lambda file: file.attrs.__delitem__("license")), "attribute license is None"),
     "no split": (change_file(lambda file: file.__delitem__("test")), "lacks /test/target"),
     "no inputs": (change_file(lambda file: file.__delitem__("test/inputs")), "lacks /test/inputs"),

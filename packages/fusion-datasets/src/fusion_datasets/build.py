@@ -18,7 +18,7 @@ from fusion_datasets.locking import locked
 from fusion_datasets.progress import Progress
 from fusion_datasets.schema import OCCLUDERS, occluder_section, validate
 from fusion_datasets.shards import Journal, Rendered, Shard, ShardRenderer, read_arrays
-from fusion_datasets.sources import HasOccluders, Recipe, Source
+from fusion_datasets.sources import HasOccluders, Recipe, Source, named
 from fusion_datasets.sources.mnist import MnistSource
 from fusion_datasets.sources.standin import StandInMnist
 from fusion_datasets.spec import BENCHMARKS, BenchmarkSpec, ObjectLaw
@@ -29,7 +29,6 @@ STAND_IN_COUNT: Final = 12_000
 
 _SHARD_ROWS: Final = 1000
 _SHARD_BYTES: Final = 16 * 1024 * 1024
-_NAMED_AT_MOST: Final = 5  # unreadable originals in one sentence
 _ONE_REJECTED_IN: Final = 10
 """Of a set of occluders: where more cannot be cut out, the source is hardly what it is taken for."""
 
@@ -262,11 +261,9 @@ def _render(
                     pass
     unreadable = [flaw for shard in shards for flaw in journal.done[shard.name].unreadable]
     if unreadable and not plan.skip_bad:
-        named = ", ".join(f"{flaw.name} ({flaw.reason})" for flaw in unreadable[:_NAMED_AT_MOST])
-        more = ", …" * (len(unreadable) > _NAMED_AT_MOST)
         raise FusionDatasetsError(
-            f"{len(unreadable)} of {total} originals cannot be used: {named}{more}; mend them and run the same command "
-            "again to continue, or leave them out with --skip-bad"
+            f"{len(unreadable)} of {total} originals cannot be used: {named(unreadable)}; mend them and run the same "
+            "command again to continue, or leave them out with --skip-bad"
         )
     return journal.done
 

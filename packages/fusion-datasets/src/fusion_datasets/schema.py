@@ -17,6 +17,7 @@ from fusion_datasets.spec import SPLITS, BenchmarkSpec, ObjectLaw
 
 FORMAT: Final = "fusion-datasets"
 FORMAT_VERSION: Final = 1
+_OMISSION_FIELDS: Final = 3  # position, name, reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +217,10 @@ def _read_attributes(file: h5py.File) -> FileHeader:
             f"{file.filename} is evaluated on {spec.default_split!r}; expected one of its splits, {spec.splits}"
         )
     omitted = values["source"].get("omitted", {})
-    if not isinstance(omitted, dict) or not all(isinstance(flaws, list) for flaws in omitted.values()):
+    if not isinstance(omitted, dict) or not all(
+        isinstance(flaws, list) and all(isinstance(flaw, list) and len(flaw) == _OMISSION_FIELDS for flaw in flaws)
+        for flaws in omitted.values()
+    ):
         raise FusionDatasetsError(f"{file.filename}: what it omitted is no table of lists; rebuild it")
     return FileHeader(
         benchmark=values["benchmark"],

@@ -1,7 +1,7 @@
 """`fusion-datasets build`: from original files to a benchmark file."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -14,6 +14,7 @@ from fusion_datasets.commands.options import COUNT, DATA_ROOT, DOWNLOAD, FILE, S
 from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.plans import STAND_IN_FACES, plan_celeba, plan_folder, plan_tless
 from fusion_datasets.publication.recipe import read_recipe
+from fusion_datasets.sources import named
 from fusion_datasets.sources.download import RemoteFile
 from fusion_datasets.sources.folder import MAX_SIZE, MIN_SIZE
 from fusion_datasets.sources.originals import fetch, originals, originals_folder
@@ -59,7 +60,14 @@ class Execution:
                 "originals with the published ones, and the versions of NumPy and of the decoder with the recipe's"
             )
         same = ", as the recipe says in every row" * (recipe is not None)
-        click.echo(f"{plan.output}: {'already built' if reused else 'built'}, {_contents(plan)}{same}{_left_out(plan)}")
+        with FusionDataset(plan.output) as data:
+            header = data.header
+        contents = _contents(plan, header.rows)
+        left_out = "".join(
+            f"; {len(flaws)} of {plan.originals[section]} {section} left out: {named(flaws)}"
+            for section, flaws in header.omitted.items()
+        )
+        click.echo(f"{plan.output}: {'already built' if reused else 'built'}, {contents}{same}{left_out}")
 
 
 def execution_options(default_workers: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -219,16 +227,10 @@ def _describe(plan: BuildPlan, reused: bool) -> str:
         return f"would keep {plan.output}: it is this very build"
     verb = "replace" if plan.output.exists() else "write"
     resumed = ", continuing an interrupted build" if plan.partial.exists() else ""
-    return f"would {verb} {plan.output}: {_contents(plan)}{resumed}"
+    return f"would {verb} {plan.output}: {_contents(plan, plan.rows)}{resumed}"
 
 
-def _contents(plan: BuildPlan) -> str:
-    *most, last = (f"{count} {split} rows" for split, count in plan.rows.items())
+def _contents(plan: BuildPlan, counts: Mapping[str, int]) -> str:
+    *most, last = (f"{count} {split} rows" for split, count in counts.items())
     rows = f"{', '.join(most)} and {last}"
     return f"{plan.spec.title} from {plan.source.description['name']}, {rows}, seed {plan.seed}"
-
-
-def _left_out(plan: BuildPlan) -> str:
-    with FusionDataset(plan.output) as data:
-        counts = {section: len(flaws) for section, flaws in data.header.omitted.items()}
-    return "".join(f"; {count} of {plan.originals[section]} {section} left out" for section, count in counts.items())

@@ -10,6 +10,7 @@ import click
 
 from fusion_datasets.commands.options import BENCHMARK, COUNT, FILE, SEED, STAND_IN
 from fusion_datasets.preview import SHOWN, Show, save_contact_sheet
+from fusion_datasets.sources import named
 from fusion_datasets.sources.opening import open_source, recipe_of
 from fusion_datasets.spec import SPLITS, Split
 from fusion_datasets.store import FusionDataset
@@ -57,7 +58,7 @@ def info(file: Path, as_json: bool) -> None:
             else {}
         ),
         **(
-            {"left out": ", ".join(f"{len(some)} {name}" for name, some in header.omitted.items())}
+            {"left out": "; ".join(f"{len(some)} {name}: {named(some)}" for name, some in header.omitted.items())}
             if header.omitted
             else {}
         ),

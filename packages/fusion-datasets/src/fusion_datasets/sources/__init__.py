@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
@@ -17,6 +17,9 @@ STAND_IN_NOTE: Final = "STAND-IN.json"
 """Lies beside files that were rendered, so that look-alikes never pass for the original."""
 
 
+_NAMED_AT_MOST: Final = 5
+
+
 class Omission(NamedTuple):
     """An original that yields no row.
 
@@ -29,6 +32,16 @@ class Omission(NamedTuple):
     position: int
     name: str
     reason: str
+
+
+def named(omissions: Sequence[Sequence[Any]]) -> str:
+    """The names of some originals, each with what is wrong with it, as many as fit into a sentence.
+
+    Arguments:
+        omissions: `Omission`s, or what a file says of them: position, name and reason.
+    """
+    names = ", ".join(f"{name} ({reason})" for _, name, reason in omissions[:_NAMED_AT_MOST])
+    return names + ", …" * (len(omissions) > _NAMED_AT_MOST)
 
 
 @dataclass(frozen=True)
