@@ -9,8 +9,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from fusion_datasets import FusionDataset, FusionDatasetsError
+from fusion_datasets.cli import main
 from fusion_datasets.seal import SEAL_BYTES, is_sealed, seal
 from fusion_datasets.sources.mnist import MnistSource
 from fusion_datasets.sources.standin import StandInMnist
@@ -138,4 +140,6 @@ def test_files_without_a_seal_are_read(benchmark_file: Path, tmp_path: Path) -> 
     bare = tmp_path / "bare.h5"
     bare.write_bytes(benchmark_file.read_bytes()[SEAL_BYTES:])
     assert is_sealed(bare) is None
+    said = CliRunner().invoke(main, ["verify", str(bare)])
+    assert said.stdout.endswith("130 rows, sound arrays, but no seal over the bytes outside them\n")
     assert verify(bare, progress=False).rows == {"train": 90, "test": 40}

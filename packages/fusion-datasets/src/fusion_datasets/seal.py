@@ -20,13 +20,19 @@ def seal(path: Path) -> None:
         file.write(content)
 
 
+def has_seal(path: Path) -> bool:
+    """Whether a file begins with a seal, unbroken or not; those of other writers may have none."""
+    return not _head(path).startswith(b"\x89HDF\r\n")
+
+
 def is_sealed(path: Path) -> bool | None:
-    """Whether a file is the very one that was sealed; None where it has no seal, as files of other writers."""
+    """Whether a file is the very one that was sealed; None where it has no seal."""
+    return _head(path) == _sealed_by(_digest(path)) if has_seal(path) else None
+
+
+def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        head = file.read(SEAL_BYTES)
-    if head.startswith(b"\x89HDF\r\n"):
-        return None
-    return head == _sealed_by(_digest(path))
+        return file.read(SEAL_BYTES)
 
 
 def _sealed_by(digest: str) -> bytes:

@@ -10,6 +10,7 @@ import click
 
 from fusion_datasets.commands.options import BENCHMARK, COUNT, FILE, SEED, STAND_IN
 from fusion_datasets.preview import SHOWN, Show, save_contact_sheet
+from fusion_datasets.seal import has_seal
 from fusion_datasets.sources import named
 from fusion_datasets.sources.opening import open_source, recipe_of
 from fusion_datasets.spec import SPLITS, Split
@@ -99,7 +100,8 @@ def verify_command(
         header = verify(file, origin, sample=None if every_row else sample, seed=seed)
     rows = "every row" if every_row else f"a sample of {sample} evaluation rows"
     compared = f", equal to its source in {rows}" if source else ""
-    click.echo(f"{file}: {header.spec.title}, {sum(header.rows.values())} rows, whole and unaltered{compared}")
+    found = "whole and unaltered" if has_seal(file) else "sound arrays, but no seal over the bytes outside them"
+    click.echo(f"{file}: {header.spec.title}, {sum(header.rows.values())} rows, {found}{compared}")
 
 
 @click.command()
