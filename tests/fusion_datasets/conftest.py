@@ -1,6 +1,7 @@
 """A small stand-in of MNIST, and a benchmark file built from it."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,11 @@ def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def benchmark_file(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """FusionMNIST of these digits; never written to."""
     return build_mnist(digits_folder, tmp_path_factory.mktemp("built") / "fusion-mnist.h5", seed=3, progress=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_day() -> Iterator[None]:
+    """The day that publications name, also where a test runs over midnight."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SOURCE_DATE_EPOCH", "1000000000")  # 9 September 2001
+        yield

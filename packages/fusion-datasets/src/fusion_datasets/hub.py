@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 SCHEME: Final = "hf://"
 SUMS: Final = "SHA256SUMS"
+RECIPE: Final = "recipe.json"
 
 _ADDRESS: Final = re.compile(r"hf://(?:datasets/)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
@@ -128,35 +130,64 @@ def local_file(address: HubAddress, *, progress: bool = True) -> Path:
     Raises:
         FusionDatasetsError: If it cannot be had, or is not what the publication says.
     """
+
+    def name_among(names: list[str]) -> str:
+        found = [name for name in names if re.fullmatch(r"[\w-]+\.h5", name)]
+        if len(found) != 1:
+            kept = ": it is a recipe, for `build --recipe`" if RECIPE in names else ""
+            raise FusionDatasetsError(f"{address} holds {len(found)} benchmark files; expected one{kept}")
+        return found[0]
+
+    return _shelved(address, "*.h5", name_among, partial(verify, progress=progress))
+
+
+def local_recipe(address: HubAddress) -> Path:
+    """See that the recipe of a publication lies in the user's cache folder; as `local_file`, but for its content.
+
+    Returns:
+        The `recipe.json`.
+    """
+
+    def name_among(names: list[str]) -> str:
+        if RECIPE not in names:
+            raise FusionDatasetsError(f"{address} holds no {RECIPE}; expected a publication without images")
+        return RECIPE
+
+    return _shelved(address, RECIPE, name_among, lambda path: None)
+
+
+def _shelved(
+    address: HubAddress, pattern: str, name_among: Callable[[list[str]], str], check: Callable[[Path], object]
+) -> Path:
+    """The file of a publication that matches a pattern, from the cache folder, or fetched and checked first."""
     shelves = user_cache_path("fusion-datasets") / "hub"
     shelf = shelves / address.repository.replace("/", "--")
+
+    def there(folder: Path) -> Path | None:
+        return next(iter(sorted(folder.glob(pattern))), None)
+
     revision = address.revision
-    if _COMMIT.fullmatch(revision) and (found := _benchmark_in(shelf / revision)):
+    if _COMMIT.fullmatch(revision) and (found := there(shelf / revision)):
         return found
     with connected(address) as api:
         info = patiently(lambda: api.dataset_info(address.repository, revision=revision))
         folder, commit = shelf / str(info.sha), str(info.sha)
-        if found := _benchmark_in(folder):
+        if found := there(folder):
             return found
         workshop, turn = shelf / f".{commit}.partial", shelves / ".turns" / shelf.name
         turn.mkdir(parents=True, exist_ok=True)
         with locked(turn, wait=True):  # one of several processes fetches, the others find
-            if found := _benchmark_in(folder):
+            if found := there(folder):
                 return found
             workshop.mkdir(parents=True, exist_ok=True)
-            sums = _fetch(api, address, SUMS, commit, workshop).read_text(encoding="utf-8")
-            digests = {name: sha for sha, _, name in (line.partition("  ") for line in sums.splitlines())}
-            names = [name for name in digests if re.fullmatch(r"[\w-]+\.h5", name)]
-            if len(names) != 1:
-                kept = ": it is a recipe, for `build --recipe`" if "recipe.json" in digests else ""
-                raise FusionDatasetsError(f"{address} holds {len(names)} benchmark files; expected one{kept}")
-            path = _fetch(api, address, names[0], commit, workshop)
+            digests = digests_in(fetched(api, address, SUMS, commit, workshop).read_text(encoding="utf-8"))
+            path = fetched(api, address, name_among(list(digests)), commit, workshop)
             if (got := file_sha256(path)) != digests[path.name]:
                 path.unlink()
                 raise FusionDatasetsError(
                     f"{address}: {path.name} has the SHA-256 {got}; its {SUMS} says {digests[path.name]}"
                 )
-            verify(path, progress=progress)
+            check(path)
             folder.mkdir(exist_ok=True)
             path.replace(folder / path.name)
             shutil.rmtree(workshop)
@@ -169,11 +200,14 @@ def located(path: str | os.PathLike[str]) -> Path:
     return local_file(HubAddress.parse(text)) if text.startswith(SCHEME) else Path(text)
 
 
-def _benchmark_in(folder: Path) -> Path | None:
-    return next(iter(sorted(folder.glob("*.h5"))), None)
+def digests_in(sums: str) -> dict[str, str]:
+    """What a `SHA256SUMS` says: path → SHA-256."""
+    return {name: sha256 for sha256, _, name in (line.partition("  ") for line in sums.splitlines())}
 
 
-def _fetch(api: "HfApi", address: HubAddress, name: str, commit: str, folder: Path) -> Path:
+def fetched(api: "HfApi", address: HubAddress, name: str, commit: str, folder: Path) -> Path:
+    """Fetch one file of a commit into a folder, patiently; nothing is compared yet."""
+
     def call() -> str:
         return api.hf_hub_download(address.repository, name, repo_type="dataset", revision=commit, local_dir=folder)
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import operator
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -442,6 +443,13 @@ def replace_durably(temporary: Path, final: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def copy_durably(source: Path, final: Path) -> None:
+    """Copy a file whole or not at all."""
+    temporary = final.with_name(f"{final.name}.unfinished")
+    shutil.copyfile(source, temporary)
+    replace_durably(temporary, final)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

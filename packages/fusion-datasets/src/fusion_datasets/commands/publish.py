@@ -14,11 +14,20 @@ from fusion_datasets.publication import publish as publish_into
 @click.argument("file", type=FILE)
 @click.option("--to", "place", metavar="DIR|hf://owner/name", required=True, help="The folder or Hub data set to make.")
 @click.option("--license", "license_name", help="Licence of the images, where the file does not know it.")
+@click.option("--recipe", "recipe_only", is_flag=True, help="Leave the images out, as of CelebA: only a recipe.")
+@click.option("--author", "authors", multiple=True, help="Who answers for the publication; may be given several times.")
 @click.option("--revision", help="On the Hub: the branch, made where it is not there. [default: main]")
 @click.option("--private", is_flag=True, help="On the Hub: a data set that is made is private.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 def publish(
-    file: Path, place: str, license_name: str | None, revision: str | None, private: bool, dry_run: bool
+    file: Path,
+    place: str,
+    license_name: str | None,
+    recipe_only: bool,
+    authors: tuple[str, ...],
+    revision: str | None,
+    private: bool,
+    dry_run: bool,
 ) -> None:
     """Publish a file: card, Croissant metadata, checksums, Parquet with viewable images, contact sheets.
 
@@ -32,7 +41,9 @@ def publish(
         if "@" in place:
             raise click.UsageError(f"got --revision {revision} and {place}; name the revision once")
         address = HubAddress.parse(f"{place}@{revision}")
-    publication = Publication(file, Path(place), license_name)
+    if recipe_only and license_name:
+        raise click.UsageError("--license is for images; a recipe, being numbers, is CC0-1.0")
+    publication = Publication(file, Path(place), license_name, recipe_only, authors)
     kind = "a recipe without any image of " if publication.is_recipe else ""
     about = f"{kind}{publication.splits[0].spec.title} under {publication.terms.license}"
     if dry_run:

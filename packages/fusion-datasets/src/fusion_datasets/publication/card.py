@@ -1,40 +1,33 @@
-"""What a reader of a publication sees first: the dataset card, the citation, both as text."""
+"""What a reader of a publication sees first: the dataset card, as text."""
 
 import json
+import re
+import shlex
+import textwrap
 from typing import Final
 
-from fusion_datasets.publication.parquet import image_columns, integer_columns
-from fusion_datasets.publication.terms import Terms
-from fusion_datasets.publication.works import works_of
-from fusion_datasets.spec import EllipseLaw
+from fusion_datasets.publication.citation import bibliography
+from fusion_datasets.publication.parquet import column_meanings
+from fusion_datasets.publication.terms import Terms, is_celeba
+from fusion_datasets.publication.works import quoted
+from fusion_datasets.spec import BENCHMARKS, EllipseLaw
 from fusion_datasets.store import FusionDataset
 from fusion_datasets.visibility import visibility
 
-_CITATION: Final = """cff-version: 1.2.0
-message: "If you use this data set, please cite {cited}."
-title: "{title}"
-type: dataset
-{license_line}authors:
-  - name: "The fusionvae maintainers"
-references:
-{references}
+_PAPER: Final = "[FusionVAE](https://arxiv.org/abs/2209.11277) (Duffhauss et al., ECCV 2022)"
+_LOOK_ALIKES: Final = """
+> **Rendered look-alikes.** These images imitate the originals; results on them say nothing about results on the
+> originals.
 """
-
-
-def citation_file(data: FusionDataset, terms: Terms) -> str:
-    """CITATION.cff of a publication."""
-    works = works_of(data.header)
-    return _CITATION.format(
-        title=data.spec.title,
-        cited="the paper that defines it" + ", and the authors of its images" * (len(works) > 1),
-        license_line=f'license-url: "{terms.url}"\n' if terms.url else "",
-        references="\n".join(work.reference() for work in works),
-    )
-
-
-def bibliography(data: FusionDataset) -> str:
-    """BibTeX of what is to be cited."""
-    return "\n\n".join(work.bibtex() for work in works_of(data.header))
+_REPEATABLE: Final = (
+    "Each evaluation row draws its randomness from the seed, the split and its position in the source alone, so the "
+    "same source and seed give the same content."
+)
+_COMPARED: Final = "every row is rendered again and compared bit for bit by"
+_RECIPE: Final = (
+    "the benchmark's numbers, the seed, the digest of the originals, which of them went into which row, and digests of "
+    "every array and of every row (the first 16 bytes of its SHA-256, in base64)"
+)
 
 
 def summary(data: FusionDataset) -> str:
@@ -65,53 +58,30 @@ def card(splits: list[FusionDataset], terms: Terms, *, file_name: str, tool: str
         tool: Name and version of what publishes.
     """
     data = splits[0]
-    spec, header, source = data.spec, data.header, data.source
+    spec = data.spec
     rows = "\n".join(f"| {split.split} | {len(split):,} | {_contents(split)} |" for split in splits)
     laid_over = ""
-    if header.occluders:
+    if data.header.occluders:
         laid_over = f"![What is laid over the targets](previews/{spec.default_split}-occluders.png)\n\n"
-        counts = ", ".join(f"{count:,} for {split}" for split, count in header.occluders.items())
-        rows += f"\n| occluders | {counts} | what is laid over the targets, RGBA; in the HDF5 file alone |"
-    columns = ", ".join(f"`{name}`" for name in (*image_columns(splits[-1]), *integer_columns(splits[-1])))
-    parquet = (
-        f"the same rows with PNG images, for viewers and for tools that do not read HDF5: {columns}; `train` has no "
-        "inputs and masks, and a mask is white where its input shows the target"
-    )
-    configs = "\n".join(f"      - split: {s.split}\n        path: data/{s.split}-*.parquet" for s in splits)
-    total = sum(len(split) for split in splits)
-    sizes = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-    size = next((name for most, name in sizes if total < most), "1M<n<10M")
+        counts = ", ".join(f"{count:,} for {split}" for split, count in data.header.occluders.items())
+        rows += f"\n| occluders | {counts} | what is laid over the targets; in the HDF5 file alone |"
     law = ",\n".join(
         f"  {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}"
         for name, value in json.loads(spec.to_json()).items()
     )
+    own_occluders = " --occluders OCCLUDERS" * bool(data.header.occluders and data.benchmark not in BENCHMARKS)
     grey = " Its colours are stored; the paper's models see grey." if spec.grey else ""
-    stand_in = (
-        "\n> **Rendered look-alikes.** These images imitate the originals; results on them say nothing about "
-        "results on the originals.\n"
-        if data.is_stand_in
-        else ""
-    )
     return f"""---
-pretty_name: {spec.title}
-license: {_hub_license(terms.license)}
-task_categories:
-  - image-to-image
-tags:
-  - image-fusion
-  - benchmark
-  - croissant
+{_front_matter(spec.title, terms.license)}
 size_categories:
-  - {size}
+  - {_size_category(sum(map(len, splits)))}
 configs:
-  - config_name: default
-    data_files:
-{configs}
+{_configs(splits)}
 ---
 
 # {spec.title}
-{stand_in}
-{summary(data)}{grey} It is defined in [FusionVAE](https://arxiv.org/abs/2209.11277) (Duffhauss et al., ECCV 2022).
+{_LOOK_ALIKES * data.is_stand_in}
+{_paragraph(f"{summary(data)}{grey} {_definition(data)}")}
 
 ![Rows of {spec.title}: inputs, then the target](previews/{spec.default_split}.png)
 
@@ -119,17 +89,24 @@ configs:
 
 | | |
 |---|---|
-| `{file_name}` | the benchmark itself; its layout is specified in `docs/format.md` of fusion-datasets |
-| `data/*.parquet` | {parquet} |
+| `{file_name}` | the benchmark itself, one HDF5 file |
+| `data/*.parquet` | the same rows with PNG images, for viewers and for tools that do not read HDF5 |
 | `previews/` | contact sheets |
 | `croissant.json` | [Croissant](https://docs.mlcommons.org/croissant/) metadata: files, digests, fields |
+| `CITATION.cff` | what to cite |
 | `SHA256SUMS` | check with `sha256sum -c SHA256SUMS` |
 
 | split | rows | |
 |---|---|---|
 {rows}
 
+| HDF5 | Parquet | |
+|---|---|---|
+{_columns(splits[-1])}
+
 Use inputs 1 … k of a row for an evaluation with k inputs.
+
+## Reading it
 
 ```python
 from fusion_datasets import FusionDataset
@@ -139,15 +116,29 @@ with FusionDataset("{file_name}", split="{spec.default_split}") as data:
     example = data[0]  # .target uint8 [h, w, c], .inputs uint8 [k, h, w, c], .masks bool [k, h, w]
 ```
 
+Without fusion-datasets, in any language that reads HDF5; here in Python:
+
+```python
+import h5py
+
+with h5py.File("{file_name}") as file:
+    target, inputs, masks = (file["{spec.default_split}"][name][0] for name in ("target", "inputs", "masks"))
+```
+
+Parquet, by Hugging Face's `datasets`; the targets of training are the configuration `training`:
+
+```python
+from datasets import load_dataset
+
+rows = load_dataset(".", "evaluation", split="{spec.default_split}")  # this folder, or owner/name on the Hub
+```
+
 ## How it was made
 
-By {tool} with seed {header.seed} and NumPy {header.numpy_version}, from `{source["name"]}` (layout {source["layout"]},
-digest `{source["digest"]}`). Each evaluation row draws its randomness from the seed, the split and its
-position in the source alone, so the same source and seed give the same content. With SOURCE, the folder of the
-{"look-alikes" if data.is_stand_in else "originals"}, every row is rendered again and compared bit for bit by
+{_paragraph(f"{_making(data, tool)} {_REPEATABLE} With SOURCE, the folder of the {_originals(data)}, {_COMPARED}")}
 
 ```sh
-fusion-datasets verify {file_name} --source SOURCE --all
+fusion-datasets verify {file_name} --source SOURCE{own_occluders} --all
 ```
 
 Digest of the content: `{data.digest}`.
@@ -168,9 +159,7 @@ Digest of the content: `{data.digest}`.
 
 ## Known limits
 
-* The evaluation inputs are not those of the paper's authors, which were never published; they follow the same law.
-* Random streams are those of the stated version of NumPy; another one may draw others from the same seed.
-* Training inputs are not stored: they are meant to be rendered anew, endlessly, by the same law.
+{_limits(data)}
 
 ## Citation
 
@@ -178,6 +167,129 @@ Digest of the content: `{data.digest}`.
 {bibliography(data)}
 ```
 """
+
+
+def recipe_card(data: FusionDataset, *, title: str, tool: str) -> str:
+    """The card of a publication that holds no image.
+
+    Arguments:
+        data: Any split of the benchmark.
+        title: Of the publication.
+        tool: Name and version of what publishes.
+    """
+    spec, header = data.spec, data.header
+    *most, last = (f"{count:,} {split}" for split, count in header.rows.items())
+    why, licence = "", f"The {_originals(data)}: {header.license}."
+    if is_celeba(header):
+        why = ": the terms of the originals forbid passing them on"
+        licence = (
+            "The originals: CelebA's own terms, which allow non-commercial research alone and no portion to be passed "
+            "on; [ask their authors for them](https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html)."
+        )
+    use = (
+        f"**There is no image here, nor any part of one**{why}. `recipe.json` says how the file with "
+        f"{', '.join(most)} and {last} rows was made, and holds a digest of every row. With your own copy of the "
+        f"{_originals(data)} it gives the identical content, or names the rows that differ:"
+    )
+    source, options = "SOURCE", ""
+    if header.benchmark not in BENCHMARKS:  # what is not in the recipe's hands must be as it says
+        source = shlex.quote(spec.title)
+        options = f" --size {spec.height}{' --grey' * (spec.channels == 1)}{' --flips' * spec.flips}"
+        options += " --occluders OCCLUDERS" * bool(header.occluders)
+    command = f"build {header.benchmark.removeprefix('fusion-')} --source {source}{options}"
+    return f"""---
+{_front_matter(title, "CC0-1.0")}
+viewer: false
+---
+
+# {title}
+{_LOOK_ALIKES * data.is_stand_in}
+{_paragraph(f"{summary(data)} {_definition(data)}")}
+
+{_paragraph(use)}
+
+```sh
+fusion-datasets {command} --recipe recipe.json --output {header.benchmark}.h5
+```
+
+On the Hub, `--recipe hf://owner/name@revision` fetches it first and compares it with `SHA256SUMS`.
+
+## What is here
+
+| | |
+|---|---|
+| `recipe.json` | {_RECIPE} |
+| `croissant.json` | [Croissant](https://docs.mlcommons.org/croissant/) metadata: files, digests, fields |
+| `CITATION.cff` | what to cite |
+| `SHA256SUMS` | check with `sha256sum -c SHA256SUMS` |
+
+## How it was made
+
+{_paragraph(f"{_making(data, tool)} {_REPEATABLE} Masks follow from these alone.")}
+
+Digest of the content: `{data.digest}`.
+
+## Licence
+
+{_paragraph(f"The recipe, being numbers: CC0-1.0. {licence}")}
+
+## Known limits
+
+{_limits(data)}
+
+## Citation
+
+```bibtex
+{bibliography(data)}
+```
+"""
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(text, 119, break_long_words=False, break_on_hyphens=False)
+
+
+def _originals(data: FusionDataset) -> str:
+    return "look-alikes" if data.is_stand_in else "originals"
+
+
+def _front_matter(title: str, license_name: str) -> str:
+    """What the Hub reads first of any card."""
+    named = {"CC0-1.0", "CC-BY-4.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "MIT", "Apache-2.0"}
+    terms = f"license: {license_name.lower()}"
+    if license_name not in named:
+        terms = (
+            f"license: other\nlicense_name: {re.sub('[^a-z0-9.]+', '-', license_name.lower()).strip('-') or 'other'}"
+        )
+    return f"""pretty_name: {quoted(title)}
+{terms}
+task_categories:
+  - image-to-image
+tags:
+  - image-fusion
+  - benchmark
+  - croissant"""
+
+
+def _size_category(rows: int) -> str:
+    sizes = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+    return next((name for most, name in sizes if rows < most), "1M<n<10M")
+
+
+def _configs(splits: list[FusionDataset]) -> str:
+    """Which Parquet files are read together: those of the same columns, and training has fewer."""
+    lines = []
+    for name, is_training in (("evaluation", False), ("training", True)):
+        if chosen := [data.split for data in splits if (data.split == "train") == is_training]:
+            lines.append(f"  - config_name: {name}" + "\n    default: true" * (not is_training) + "\n    data_files:")
+            lines += [f"      - split: {split}\n        path: data/{split}-*.parquet" for split in chosen]
+    return "\n".join(lines)
+
+
+def _definition(data: FusionDataset) -> str:
+    if data.benchmark in BENCHMARKS:
+        return f"{data.spec.title} is defined in {_PAPER}."
+    return f"It follows the benchmarks of {_PAPER}."
 
 
 def _contents(data: FusionDataset) -> str:
@@ -189,39 +301,51 @@ def _contents(data: FusionDataset) -> str:
     return f"target, {data.spec.max_inputs} frozen inputs and their masks: they show {visibility(data)}"
 
 
-def recipe_card(data: FusionDataset, *, tool: str) -> str:
-    """The card of a publication that holds no image."""
-    spec, header, source = data.spec, data.header, data.source
-    rows = ", ".join(f"{count:,} {split}" for split, count in header.rows.items())
-    command = header.benchmark.removeprefix("fusion-")
-    return f"""# {spec.title}: a recipe
-
-{summary(data)} It is defined in [FusionVAE](https://arxiv.org/abs/2209.11277) (Duffhauss et al., ECCV 2022).
-
-**There is no image here, nor any part of one**: the terms of the originals forbid passing them on. `recipe.json`
-says how {tool} made the file with {rows} rows (seed {header.seed}, NumPy {header.numpy_version}), from
-`{source["name"]}` with the digest `{source["digest"]}`, and holds a
-digest of every row. With your own copy of the originals it gives the identical content, or names the rows that differ:
-
-```sh
-fusion-datasets build {command} --source ORIGINALS --recipe recipe.json --output {header.benchmark}.h5
-```
-
-Digest of the content: `{data.digest}`.
-
-## Licence
-
-The recipe, being numbers: CC0-1.0. The originals: CelebA's own terms, which allow non-commercial research alone and no
-portion to be passed on; [ask their authors for them](https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html).
-
-## Citation
-
-```bibtex
-{bibliography(data)}
-```
-"""
+def _columns(data: FusionDataset) -> str:
+    """What the arrays of an evaluation split hold, and which columns they are in Parquet."""
+    k, meanings = data.spec.max_inputs, column_meanings(data)
+    inputs = meanings["input_1"].removesuffix(" 1")
+    lines = [
+        f"| `SPLIT/target` uint8 [n, h, w, c] | `target` | {meanings['target']} |",
+        f"| `SPLIT/inputs` uint8 [n, {k}, h, w, c] | `input_1` … `input_{k}` | {inputs} k; not in `train` |",
+        f"| `SPLIT/masks` uint8 [n, {k}, h, w] | `mask_1` … `mask_{k}` | 1 (white) where input k shows the target, "
+        "else 0 (black); not in `train` |",
+    ]
+    lines += [
+        f"| `SPLIT/{name}` int64 [n] | `{name}` | {meanings[name]} |" for name in ("index", "label") if name in meanings
+    ]
+    if data.header.occluders:
+        lines.append("| `occluders/SPLIT/rgba` uint8 [m, p, p, 4] | | an object cut out, red, green, blue and alpha |")
+        lines += [
+            f"| `occluders/SPLIT/{name}` int64 [m] | | {meaning} |"
+            for name, meaning in (("object_id", "what it is"), ("index", meanings["index"]))
+        ]
+    return "\n".join(lines)
 
 
-def _hub_license(name: str) -> str:
-    known = {"CC0-1.0", "CC-BY-4.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "MIT", "Apache-2.0"}
-    return name.lower() if name in known else "other"
+def _making(data: FusionDataset, tool: str) -> str:
+    source, header = data.source, data.header
+    left_out = ", ".join(f"{len(flaws):,} of {section}" for section, flaws in header.omitted.items())
+    return (
+        f"By {tool} with seed {header.seed} and NumPy {header.numpy_version}, from `{source['name']}` (layout "
+        f"{source['layout']}"
+        + f", decoder {source.get('decoder')}" * ("decoder" in source)
+        + f", digest `{source['digest']}`)."
+        + f" Originals that could not be used are left out: {left_out}." * bool(left_out)
+    )
+
+
+def _limits(data: FusionDataset) -> str:
+    spec, limits = data.spec, []
+    if data.benchmark in BENCHMARKS:
+        limits.append(
+            "The evaluation inputs are not those of the paper's authors, which were never published; they follow the "
+            "same law."
+        )
+    if not isinstance(spec.law, EllipseLaw) and data.benchmark in BENCHMARKS:
+        limits.append("Occluders are cut out by an edge detector, not by true masks: a rim may be a pixel off.")
+    limits += [
+        "Random streams are those of the stated version of NumPy; another one may draw others from the same seed.",
+        "Training inputs are not stored: they are meant to be rendered anew, endlessly, by the same law.",
+    ]
+    return "\n".join(f"* {limit}" for limit in limits)

@@ -2,31 +2,34 @@
 
 import hashlib
 import json
-import shutil
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from functools import cached_property, partial
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
+from typing import Final
 
 from fusion_datasets.errors import FusionDatasetsError
-from fusion_datasets.hub import SUMS
+from fusion_datasets.hub import RECIPE, SUMS, digests_in
 from fusion_datasets.locking import locked
 from fusion_datasets.preview import Show, save_contact_sheet
 from fusion_datasets.progress import Progress
-from fusion_datasets.publication.card import bibliography, card, citation_file, recipe_card, summary
+from fusion_datasets.publication.card import card, recipe_card, summary
+from fusion_datasets.publication.citation import citation_file
 from fusion_datasets.publication.croissant import croissant
 from fusion_datasets.publication.parquet import ROWS_PER_FILE, file_names, write_parquet
 from fusion_datasets.publication.recipe import recipe_of
-from fusion_datasets.publication.terms import Terms, is_celeba, terms_of
+from fusion_datasets.publication.terms import RECIPE_TERMS, Terms, is_celeba, terms_of
 from fusion_datasets.shards import file_sha256
-from fusion_datasets.store import FusionDataset, replace_durably, write_atomically
+from fusion_datasets.spec import BENCHMARKS
+from fusion_datasets.store import FusionDataset, copy_durably, write_atomically
 from fusion_datasets.verification import verify
 
-RECIPE = "recipe.json"
-
-_VERSION = "1.0.0"  # of what is published; another content is another publication
+CROISSANT: Final = "croissant.json"
+MAINTAINERS: Final = "The fusionvae maintainers"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,9 @@ class Publication:
         file: A benchmark file.
         folder: What is to be made.
         license_name: Licence of the images, where the file does not know it.
+        recipe_only: Leave the images out, whatever their licence.
+        named_authors: Who answer for it; where nobody is named, of the paper's benchmarks the maintainers of this
+            software, of any other its publisher.
 
     Raises:
         FusionDatasetsError: On asking for its terms, if these images may not be published.
@@ -45,6 +51,8 @@ class Publication:
     file: Path
     folder: Path
     license_name: str | None = None
+    recipe_only: bool = False
+    named_authors: tuple[str, ...] = ()
 
     @cached_property
     def splits(self) -> list[FusionDataset]:
@@ -55,12 +63,24 @@ class Publication:
     @cached_property
     def is_recipe(self) -> bool:
         """Whether the images stay here, and only a recipe goes."""
-        return self.license_name is None and is_celeba(self.splits[0].header)
+        return self.recipe_only or (self.license_name is None and is_celeba(self.splits[0].header))
 
     @cached_property
     def terms(self) -> Terms:
         """The terms under which what is published travels."""
-        return Terms("CC0-1.0") if self.is_recipe else terms_of(self.splits[0].header, self.license_name)
+        return RECIPE_TERMS if self.is_recipe else terms_of(self.splits[0].header, self.license_name)
+
+    @property
+    def title(self) -> str:
+        """What it is called."""
+        return self.splits[0].spec.title + ": a recipe" * self.is_recipe
+
+    @property
+    def authors(self) -> tuple[str, ...]:
+        """Who answer for it, at least one."""
+        data = self.splits[0]
+        default = MAINTAINERS if data.benchmark in BENCHMARKS else f"The publisher of {data.spec.title}"
+        return self.named_authors or (default,)
 
     @property
     def file_name(self) -> str:
@@ -71,10 +91,10 @@ class Publication:
     def names(self) -> list[str]:
         """Paths of all files but the sums, in the order in which they are made."""
         if self.is_recipe:
-            return [RECIPE, "CITATION.cff", "README.md"]
+            return [RECIPE, "CITATION.cff", "README.md", CROISSANT]
         data = [f"data/{name}" for split in self.splits for name in file_names(split)]
         sheets = [self.sheet_name(split, show) for show in self.shown for split in self.splits]
-        return [self.file_name, *data, *sheets, "CITATION.cff", "README.md", "croissant.json"]
+        return [self.file_name, *data, *sheets, "CITATION.cff", "README.md", CROISSANT]
 
     @property
     def shown(self) -> tuple[Show, ...]:
@@ -89,7 +109,7 @@ class Publication:
     @cached_property
     def mark(self) -> str:
         """What tells it from a publication of another file, under another licence or by another version."""
-        about = [file_sha256(self.file), self.terms.license, version("fusion-datasets")]
+        about = [file_sha256(self.file), self.terms.license, self.is_recipe, self.authors, version("fusion-datasets")]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
 
     @property
@@ -151,8 +171,7 @@ def check_sums(folder: Path) -> dict[str, str]:
         FusionDatasetsError: If a file is missing, altered, or not mentioned.
     """
     try:
-        text = (folder / SUMS).read_text(encoding="utf-8")
-        sums = {name: sha256 for sha256, _, name in (line.partition("  ") for line in text.splitlines())}
+        sums = digests_in((folder / SUMS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise FusionDatasetsError(f"{folder} holds no {SUMS} that can be read; choose another folder") from error
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
@@ -165,21 +184,30 @@ def check_sums(folder: Path) -> dict[str, str]:
 
 
 def _published(publication: Publication) -> dict[str, str]:
-    sums = check_sums(publication.folder)
+    sums, terms = check_sums(publication.folder), publication.terms
     if publication.is_recipe:
         is_same = sums.get(RECIPE) == hashlib.sha256(recipe_of(publication.file)).hexdigest()
     else:
         is_same = sums.get(publication.file_name) == file_sha256(publication.file)
-    if not is_same:
+    if not is_same or CROISSANT not in sums:
         raise FusionDatasetsError(f"{publication.folder} holds another publication; choose another folder")
+    about = json.loads((publication.folder / CROISSANT).read_bytes())
+    authors = tuple(author["name"] for author in about["creator"])
+    for told, wanted in ((about["license"], terms.url or terms.license), (authors, publication.authors)):
+        if told != wanted:
+            raise FusionDatasetsError(
+                f"{publication.folder} holds this file as published under {about['license']} by {', '.join(authors)}; "
+                "choose another folder"
+            )
     return sums
 
 
 def _make_recipe(publication: Publication, terms: Terms, workshop: Path, progress: bool) -> None:
     data = publication.splits[0]
     write_atomically(workshop / RECIPE, recipe_of(publication.file))
-    write_atomically(workshop / "CITATION.cff", citation_file(data, terms).encode())
-    write_atomically(workshop / "README.md", recipe_card(data, tool=data.header.created_with).encode())
+    text = recipe_card(data, title=publication.title, tool=data.header.created_with)
+    write_atomically(workshop / "README.md", text.encode())
+    _describe(publication, terms, workshop, [RECIPE])
 
 
 def _make(publication: Publication, terms: Terms, workshop: Path, progress: bool) -> None:
@@ -190,7 +218,7 @@ def _make(publication: Publication, terms: Terms, workshop: Path, progress: bool
             make(workshop / name)
 
     splits, hdf5 = publication.splits, publication.file_name
-    once(hdf5, lambda path: _copy(publication.file, path))
+    once(hdf5, lambda path: copy_durably(publication.file, path))
     with Progress("Parquet rows", sum(map(len, splits)), shown=progress) as bar:
         for data in splits:
             for i, name in enumerate(file_names(data)):
@@ -202,19 +230,30 @@ def _make(publication: Publication, terms: Terms, workshop: Path, progress: bool
                     bar.advance(count)
     for show, data in product(publication.shown, splits):
         once(publication.sheet_name(data, show), partial(save_contact_sheet, data, show=show))
-    tool = splits[0].header.created_with
-    once("CITATION.cff", lambda path: write_atomically(path, citation_file(splits[0], terms).encode()))
-    text = card(splits, terms, file_name=hdf5, tool=tool)
-    once("README.md", lambda path: write_atomically(path, text.encode()))
-    data_files = [name for name in publication.names if name == hdf5 or name.startswith("data/")]
-    files = {name: ((workshop / name).stat().st_size, file_sha256(workshop / name)) for name in data_files}
-    told = {"description": summary(splits[0]), "citation": bibliography(splits[0]), "version": _VERSION}
-    about = croissant(splits, terms, **told, files=files)
-    content = json.dumps(about, indent=2, ensure_ascii=False).encode()
-    once("croissant.json", lambda path: write_atomically(path, content))
+    text = card(splits, terms, file_name=hdf5, tool=splits[0].header.created_with)
+    write_atomically(workshop / "README.md", text.encode())
+    _describe(publication, terms, workshop, [n for n in publication.names if n == hdf5 or n.startswith("data/")])
 
 
-def _copy(source: Path, path: Path) -> None:
-    temporary = path.with_name(f"{path.name}.unfinished")
-    shutil.copyfile(source, temporary)
-    replace_durably(temporary, path)
+def _describe(publication: Publication, terms: Terms, workshop: Path, names: list[str]) -> None:
+    """Write the citation and the metadata of these files, both of one day."""
+    splits, released = publication.splits, _today()
+    citation = citation_file(splits[0], terms, title=publication.title, authors=publication.authors, released=released)
+    write_atomically(workshop / "CITATION.cff", citation.encode())
+    files = {name: ((workshop / name).stat().st_size, file_sha256(workshop / name)) for name in names}
+    about = croissant(
+        splits,
+        terms,
+        title=publication.title,
+        description=summary(splits[0]),
+        authors=publication.authors,
+        released=released,
+        files=files,
+    )
+    write_atomically(workshop / CROISSANT, json.dumps(about, indent=2, ensure_ascii=False).encode())
+
+
+def _today() -> date:
+    """The day in UTC, or that of SOURCE_DATE_EPOCH, with which a publication can be made again byte for byte."""
+    seconds = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return datetime.fromtimestamp(int(seconds), UTC).date() if seconds.isdecimal() else datetime.now(UTC).date()

@@ -29,6 +29,29 @@ def integer_columns(data: FusionDataset) -> list[str]:
     return ["index", "label"] if f"{data.split}/label" in data.content_sha256 else ["index"]
 
 
+def column_meanings(data: FusionDataset) -> dict[str, str]:
+    """Name of each column → what stands in it."""
+    seen = (
+        "the target as it is seen in input"
+        if data.spec.noise_std == 0
+        else "the target as it is seen, with noise, in input"
+    )
+    meanings = {"target": "the clean image", "index": "position of the original in its source", "label": _label(data)}
+    for k in range(1, data.spec.max_inputs + 1):
+        meanings |= {f"input_{k}": f"{seen} {k}", f"mask_{k}": f"white where input {k} shows the target"}
+    return {name: meanings[name] for name in (*image_columns(data), *integer_columns(data))}
+
+
+def _label(data: FusionDataset) -> str:
+    known = {
+        "fusion-mnist": "the digit",
+        "fusion-celeba": "number of the person",
+        "fusion-tless": "number of the object",
+    }
+    names = ", ".join(f"{number} {name}" for number, name in enumerate(data.source.get("classes") or ()))
+    return known.get(data.benchmark, "class of the original" + f": {names}" * bool(names))
+
+
 def file_names(data: FusionDataset) -> list[str]:
     """Names of a split's Parquet files."""
     count = max(1, -(-len(data) // ROWS_PER_FILE))

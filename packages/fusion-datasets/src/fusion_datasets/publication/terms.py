@@ -35,6 +35,9 @@ _URLS: Final = MappingProxyType(
     }
 )
 
+RECIPE_TERMS: Final = Terms("CC0-1.0", _URLS["CC0-1.0"])
+"""Of a recipe: it is numbers."""
+
 _ATTRIBUTIONS: Final = MappingProxyType(
     {
         "fusion-mnist": "The images are MNIST's (Yann LeCun, Corinna Cortes, Christopher J. C. Burges, 1998), "
@@ -73,7 +76,7 @@ def terms_of(header: FileHeader, stated: str | None = None) -> Terms:
     if is_celeba(header):
         raise FusionDatasetsError(
             "CelebA's terms forbid passing on any portion of it, under whatever licence and as previews too: "
-            "only a recipe is published, without flags"
+            "only a recipe is published; leave --license out"
         )
     if header.license in _URLS:
         if stated not in (None, header.license):

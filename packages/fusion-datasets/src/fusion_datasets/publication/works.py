@@ -45,11 +45,11 @@ class Work:
         where = "journal" if self.is_article else "collection-title"
         lines = [
             f"  - type: {'article' if self.is_article else 'conference-paper'}",
-            f"    title: {_quoted(self.title)}",
+            f"    title: {quoted(self.title)}",
             "    authors:",
-            *(f"      - {{ family-names: {_quoted(a)}, given-names: {_quoted(b)} }}" for a, b in self.authors),
+            *(f"      - {{ family-names: {quoted(a)}, given-names: {quoted(b)} }}" for a, b in self.authors),
             f"    year: {self.year}",
-            f"    {where}: {_quoted(self.venue)}",
+            f"    {where}: {quoted(self.venue)}",
         ]
         return "\n".join(lines)
 
@@ -99,5 +99,6 @@ def works_of(header: FileHeader) -> list[Work]:
     return [FUSIONVAE] if original is None or header.license == "CC0-1.0" else [FUSIONVAE, original]
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A string for YAML, whatever is in it: JSON's are a part of YAML's."""
     return json.dumps(text, ensure_ascii=False)
