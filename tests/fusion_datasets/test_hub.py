@@ -69,14 +69,16 @@ def test_one_commit_holds_the_same_files_as_a_folder(hub: FakeHub, benchmark_fil
 
 
 def test_another_branch_and_an_earlier_publication(hub: FakeHub, benchmark_file: Path) -> None:
-    earlier = {"data/train-00000-of-00002.parquet": b"old", "notes.md": b"mine", "README.md": b"old"}
+    sums = b"0  data/train-00000-of-00002.parquet\n0  fusion-celeba.h5\n0  README.md\n0  gone.md\n"
+    earlier = {"data/train-00000-of-00002.parquet": b"old", "fusion-celeba.h5": b"old", "README.md": b"old"}
+    earlier |= {"notes.md": b"mine", "data/mine.csv": b"mine", "SHA256SUMS": sums}
     hub.repositories["somebody/fusion-mnist"] = {"main": dict(earlier)}
     assert run("publish", benchmark_file, "--to", PLACE, "--revision", "v2").exit_code == 0
     assert hub.repositories["somebody/fusion-mnist"]["main"] == earlier
     made = hub.repositories["somebody/fusion-mnist"]["v2"]
-    assert made["notes.md"] == b"mine"
-    assert "data/train-00000-of-00002.parquet" not in made
-    assert made["README.md"].startswith(b"---\npretty_name: FusionMNIST")
+    assert made["notes.md"] == made["data/mine.csv"] == b"mine"
+    assert {*earlier} - {*made} == {"data/train-00000-of-00002.parquet", "fusion-celeba.h5"}
+    assert made["README.md"].startswith(b'---\npretty_name: "FusionMNIST"')
 
 
 @pytest.mark.parametrize("stage", ["create", "preupload", "upload", "commit"])
@@ -128,7 +130,7 @@ def test_celeba_goes_as_a_recipe(hub: FakeHub, benchmark_file: Path, tmp_path: P
     assert not hub.requests
     assert run("publish", file, "--to", PLACE).exit_code == 0
     names = {*hub.repositories["somebody/fusion-mnist"]["main"]}
-    assert names == {".gitattributes", "recipe.json", "README.md", "CITATION.cff", "SHA256SUMS"}
+    assert names == {".gitattributes", "recipe.json", "README.md", "CITATION.cff", "croissant.json", "SHA256SUMS"}
     assert "it is a recipe, for `build --recipe`" in run("info", PLACE).stderr
 
 
@@ -167,6 +169,40 @@ def test_what_is_published_is_read_back(
     said = run("info", PLACE)
     assert said.exit_code == 1
     assert f"Error: {PLACE}@main: the Hub cannot be reached" in said.stderr
+
+
+@pytest.mark.usefixtures("published")
+def test_a_build_takes_what_is_published(hub: FakeHub, benchmark_file: Path, tmp_path: Path) -> None:
+    take = ("build", "mnist", "--source", PLACE, "--output", tmp_path / "a.h5")
+    assert "would fetch" in run(*take, "--dry-run").stdout
+    assert not (tmp_path / "a.h5").exists()
+    assert "a.h5: fetched and verified, FusionMNIST, 130 rows" in run(*take).stdout
+    assert (tmp_path / "a.h5").read_bytes() == benchmark_file.read_bytes()
+    assert "a.h5: already fetched" in run(*take).stdout
+    assert "leave --seed out" in run(*take, "--seed", 0).stderr
+    (tmp_path / "a.h5").write_bytes(b"mine")
+    assert "is another file" in run(*take).stderr
+    assert (tmp_path / "a.h5").read_bytes() == b"mine"
+    assert run(*take, "--force").exit_code == 0
+    said = run("build", "tless", "--source", PLACE, "--output", tmp_path / "b.h5")
+    assert f"{PLACE}@main holds FusionMNIST; expected FusionT-LESS" in said.stderr
+    files = hub.repositories["somebody/fusion-mnist"]["main"]
+    files["fusion-mnist.h5"] = files["fusion-mnist.h5"][:-1] + b"?"
+    said = run("build", "mnist", "--source", PLACE, "--output", tmp_path / "c.h5")
+    assert "its SHA256SUMS says" in said.stderr
+    assert not (tmp_path / "c.h5").exists()
+
+
+def test_a_recipe_is_built_from_there(hub: FakeHub, benchmark_file: Path, digits_folder: Path, tmp_path: Path) -> None:
+    assert run("publish", benchmark_file, "--to", PLACE, "--recipe").exit_code == 0
+    build = ("build", "mnist", "--source", digits_folder, "--recipe", f"{PLACE}@main", "--output")
+    assert "as the recipe says in every row" in run(*build, tmp_path / "a.h5").stdout
+    assert FusionDataset(tmp_path / "a.h5").digest == FusionDataset(benchmark_file).digest
+    files = hub.repositories["somebody/fusion-mnist"]["main"]
+    files["recipe.json"] = files["recipe.json"].replace(b'"seed": 3', b'"seed": 4')
+    assert "recipe.json has the SHA-256" in run(*build, tmp_path / "b.h5").stderr
+    files["SHA256SUMS"] = b""
+    assert "holds no recipe.json" in run(*build, tmp_path / "b.h5").stderr
 
 
 @pytest.mark.usefixtures("published")

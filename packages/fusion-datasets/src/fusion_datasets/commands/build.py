@@ -8,17 +8,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
+from click.core import ParameterSource
 
 from fusion_datasets.build import STAND_IN_COUNT, BuildPlan, execute, is_built, plan_mnist
-from fusion_datasets.commands.options import COUNT, DATA_ROOT, DOWNLOAD, FILE, SEED, STAND_IN
+from fusion_datasets.commands.options import COUNT, DATA_ROOT, DOWNLOAD, FILE, RECIPE, SEED, STAND_IN
 from fusion_datasets.errors import FusionDatasetsError
+from fusion_datasets.hub import SCHEME, HubAddress, local_file
 from fusion_datasets.plans import STAND_IN_FACES, plan_celeba, plan_folder, plan_tless
-from fusion_datasets.publication.recipe import read_recipe
+from fusion_datasets.publication.recipe import Recipe, read_recipe
+from fusion_datasets.shards import file_sha256
 from fusion_datasets.sources import named
 from fusion_datasets.sources.download import RemoteFile
 from fusion_datasets.sources.folder import MAX_SIZE, MIN_SIZE
 from fusion_datasets.sources.originals import fetch, originals, originals_folder
-from fusion_datasets.store import FusionDataset
+from fusion_datasets.spec import BENCHMARKS
+from fusion_datasets.store import FusionDataset, copy_durably
+from fusion_datasets.verification import verify
 
 PATH = click.Path(path_type=Path, exists=True)
 
@@ -55,10 +60,8 @@ class Execution:
             return
         execute(plan, workers=self.workers, force=self.force)
         if recipe is not None and (differing := recipe.differing_rows(plan.output)):
-            raise FusionDatasetsError(
-                f"{plan.output} was built, but is not what the recipe says in {_rows(differing)}; compare your "
-                "originals with the published ones, and the versions of NumPy and of the decoder with the recipe's"
-            )
+            rows, cause = _rows(differing), _cause(plan, recipe)
+            raise FusionDatasetsError(f"{plan.output} was built, but is not what the recipe says in {rows}; {cause}")
         same = ", as the recipe says in every row" * (recipe is not None)
         with FusionDataset(plan.output) as data:
             header = data.header
@@ -76,6 +79,8 @@ def execution_options(default_workers: int) -> Callable[[Callable[..., None]], C
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
         def run(*, workers: int, force: bool, dry_run: bool, recipe: Path | None, **settings: Any) -> None:
+            if recipe is not None and (given := _given("seed", "limit")):
+                raise click.UsageError(f"a recipe decides the seed and the number of rows; leave --{given[0]} out")
             command(execution=Execution(workers, force, dry_run, recipe), **settings)
 
         options = (
@@ -89,7 +94,12 @@ def execution_options(default_workers: int) -> Callable[[Callable[..., None]], C
                 show_default=True,
                 help="Processes; the content is the same.",
             ),
-            click.option("--recipe", type=FILE, help="recipe.json of a publication: make that very file."),
+            click.option(
+                "--recipe",
+                type=RECIPE,
+                metavar="FILE|hf://owner/name",
+                help="recipe.json of a publication: make that very file.",
+            ),
             click.option("--force", is_flag=True, help="Replace another build."),
             click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
         )
@@ -98,6 +108,12 @@ def execution_options(default_workers: int) -> Callable[[Callable[..., None]], C
         return run
 
     return decorate
+
+
+def _given(*names: str) -> list[str]:
+    """Those of these parameters that stand on the command line."""
+    context = click.get_current_context()
+    return [name for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
 
 
 SKIP_BAD = click.option("--skip-bad", is_flag=True, help="Leave out originals that cannot be used, and record which.")
@@ -113,7 +129,8 @@ def usable_cores() -> int:
     "--source",
     default=STAND_IN,
     show_default=True,
-    help="Folder with MNIST's four IDX files, 'download' to fetch them, or 'stand-in' for rendered look-alikes.",
+    help="Folder with MNIST's four IDX files, 'download' to fetch them, "
+    "'stand-in' for rendered look-alikes, or hf://owner/name for the published file.",
 )
 @DATA_ROOT
 @click.option(
@@ -126,7 +143,9 @@ def usable_cores() -> int:
 @execution_options(default_workers=1)
 def build_mnist_command(source: str, data_root: Path | None, execution: Execution, **settings: Any) -> None:
     """Build FusionMNIST. An identical build is reused, an interrupted one continued."""
-    if origin := _origin("mnist", source, data_root, execution):
+    if source.startswith(SCHEME):
+        _take("fusion-mnist", HubAddress.parse(source), settings["output"], execution)
+    elif origin := _origin("mnist", source, data_root, execution):
         execution.carry_out(plan_mnist(origin, **settings))
 
 
@@ -136,7 +155,7 @@ def build_mnist_command(source: str, data_root: Path | None, execution: Executio
     default=STAND_IN,
     show_default=True,
     help="img_align_celeba.zip, or a folder with it or its images, and list_eval_partition.txt beside them; "
-    "'download' to fetch them, or 'stand-in' for rendered faces.",
+    "'download' to fetch them, 'stand-in' for rendered faces, or hf://owner/name for their published file.",
 )
 @DATA_ROOT
 @click.option(
@@ -150,7 +169,9 @@ def build_mnist_command(source: str, data_root: Path | None, execution: Executio
 @execution_options(default_workers=usable_cores())
 def build_celeba_command(source: str, data_root: Path | None, execution: Execution, **settings: Any) -> None:
     """Build FusionCelebA. An identical build is reused, an interrupted one continued."""
-    if origin := _origin("celeba", source, data_root, execution):
+    if source.startswith(SCHEME):
+        _take("fusion-celeba", HubAddress.parse(source), settings["output"], execution)
+    elif origin := _origin("celeba", source, data_root, execution):
         execution.carry_out(plan_celeba(origin, **settings))
 
 
@@ -160,8 +181,8 @@ def build_celeba_command(source: str, data_root: Path | None, execution: Executi
     default=STAND_IN,
     show_default=True,
     help="Folder or zip with T-LESS's Primesense training images, as train_primesense/05/rgb/0123.png or "
-    "train_primesense/000005/rgb/000123.png; or folder with the zips of release v2; 'download' to fetch them, or "
-    "'stand-in' for rendered views.",
+    "train_primesense/000005/rgb/000123.png; or folder with the zips of release v2; 'download' to fetch them, "
+    "'stand-in' for rendered views, or hf://owner/name for the published file.",
 )
 @DATA_ROOT
 @click.option("--views", type=click.IntRange(min=10), help="Of the stand-in: views of each object.")
@@ -174,7 +195,9 @@ def build_tless_command(source: str, data_root: Path | None, execution: Executio
     """Build FusionT-LESS. An identical build is reused, an interrupted one continued."""
     if source != STAND_IN and (settings["views"] or settings["models"]):
         raise click.UsageError("--views and --models are for --source stand-in")
-    if origin := _origin("tless", source, data_root, execution):
+    if source.startswith(SCHEME):
+        _take("fusion-tless", HubAddress.parse(source), settings["output"], execution)
+    elif origin := _origin("tless", source, data_root, execution):
         execution.carry_out(plan_tless(origin, **settings))
 
 
@@ -208,6 +231,28 @@ def _origin(name: str, source: str, data_root: Path | None, execution: Execution
     return fetch(name, data_root)
 
 
+def _take(benchmark: str, address: HubAddress, output: Path, execution: Execution) -> None:
+    """Put the file of a publication at the output, verified; nothing is rendered."""
+    if given := _given("seed", "limit", "recipe", "skip_bad", "stand_in_count", "views", "models"):
+        raise click.UsageError(f"{address} is a whole file; leave --{given[0].replace('_', '-')} out")
+    if execution.dry_run:
+        click.echo(f"would fetch the file of {address} into {output}")
+        return
+    published = local_file(address)
+    with FusionDataset(published) as data:
+        if data.benchmark != benchmark:
+            raise FusionDatasetsError(f"{address} holds {data.spec.title}; expected {BENCHMARKS[benchmark].title}")
+        about = f"{data.spec.title}, {sum(data.header.rows.values())} rows, as {address} has it"
+    same = output.exists() and file_sha256(output) == file_sha256(published)
+    if output.exists() and not same and not execution.force:
+        raise FusionDatasetsError(f"{output} is another file; choose another output, or replace it with --force")
+    if not same:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        copy_durably(published, output)
+    verify(output)
+    click.echo(f"{output}: {'already ' * same}fetched and verified, {about}")
+
+
 def _describe_fetch(missing: tuple[RemoteFile, ...], folder: Path) -> str:
     sizes = [file.size for file in missing if file.size is not None]
     size = f"{sum(sizes) / 1e6:.0f} MB" if len(sizes) == len(missing) else "of unknown size"
@@ -216,10 +261,22 @@ def _describe_fetch(missing: tuple[RemoteFile, ...], folder: Path) -> str:
 
 def _rows(differing: dict[str, list[int]]) -> str:
     named = (
-        f"{len(rows)} {split} rows ({', '.join(map(str, rows[:10]))}{', …' * (len(rows) > 10)})"
+        f"{split} row{'s' * (len(rows) > 1)} {', '.join(map(str, rows[:10]))}"
+        + f", … ({len(rows)} of them)" * (len(rows) > 10)
         for split, rows in differing.items()
     )
     return " and ".join(named)
+
+
+def _cause(plan: BuildPlan, recipe: Recipe) -> str:
+    """Why a file may differ from its recipe: other originals, or other versions of what rendered them."""
+    with FusionDataset(plan.output) as data:
+        source, numpy_version = data.source, data.header.numpy_version
+    if source["digest"] != recipe.about["source"]["digest"]:
+        return "the originals are not those that it was made from"
+    used = f"NumPy {recipe.about['numpy_version']} and {recipe.about['source'].get('decoder', 'no decoder')}"
+    have = f"NumPy {numpy_version} and {source.get('decoder', 'no decoder')}"
+    return f"the originals are the same, but it was made with {used}, here with {have}"
 
 
 def _describe(plan: BuildPlan, reused: bool) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from fusion_datasets.hub import SCHEME, located
+from fusion_datasets.hub import SCHEME, HubAddress, local_recipe, located
 
 STAND_IN: Final = "stand-in"
 """Given as a source: render look-alikes."""
@@ -24,7 +24,19 @@ class BenchmarkFile(click.Path):
         return located(text) if text.startswith(SCHEME) else super().convert(value, param, ctx)
 
 
+class RecipeFile(click.Path):
+    """The `recipe.json` of a publication, or `hf://owner/name@revision`, from where it is fetched."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The local path."""
+        text = os.fspath(value)
+        if text.startswith(SCHEME):
+            return local_recipe(HubAddress.parse(text))
+        return super().convert(value, param, ctx)
+
+
 BENCHMARK: Final = BenchmarkFile(path_type=Path, dir_okay=False)
+RECIPE: Final = RecipeFile(path_type=Path, dir_okay=False)
 FILE: Final = click.Path(path_type=Path, dir_okay=False)
 FOLDER: Final = click.Path(path_type=Path, file_okay=False)
 SEED: Final = click.IntRange(min=0)

@@ -2,13 +2,15 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path
 
 from fusion_datasets.errors import FusionDatasetsError
-from fusion_datasets.hub import HubAddress, connected, patiently
-from fusion_datasets.publication.folder import SUMS, Publication, publish
+from fusion_datasets.hub import SUMS, HubAddress, connected, digests_in, fetched, patiently
+from fusion_datasets.publication.folder import Publication, publish
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -19,8 +21,8 @@ def publish_to_hub(
 ) -> str:
     """Publish on the Hub what `publish` puts into a folder; large files go by its upload protocol.
 
-    Called again after a failure, it makes nothing twice and sends only what has not arrived. Parquet files and contact
-    sheets of an earlier publication that this one lacks leave in the same commit; other files stay.
+    Called again after a failure, it makes nothing twice and sends only what has not arrived. Files of an earlier
+    publication that this one lacks leave in the same commit: those that its `SHA256SUMS` names. Other files stay.
 
     Arguments:
         publication: What is to be published; its folder is of no account.
@@ -51,11 +53,12 @@ def _commit(api: "HfApi", publication: Publication, address: HubAddress, private
     api.create_repo(place, repo_type="dataset", private=private, exist_ok=True)
     if address.revision != "main":
         api.create_branch(place, branch=address.revision, repo_type="dataset", exist_ok=True)
-    there = api.dataset_info(place, revision=address.revision).siblings or ()
-    stale = [file.rfilename for file in there if file.rfilename.startswith(("data/", "previews/"))]
+    found = api.dataset_info(place, revision=address.revision)
+    there = [file.rfilename for file in found.siblings or ()]
+    stale = sorted(_earlier(api, address, str(found.sha)) & set(there) - set(names)) if SUMS in there else []
     operations: list[hub.CommitOperationAdd | hub.CommitOperationCopy | hub.CommitOperationDelete] = [
         *(hub.CommitOperationAdd(name, publication.folder / name) for name in names),
-        *(hub.CommitOperationDelete(name) for name in stale if name not in names),
+        *(hub.CommitOperationDelete(name) for name in stale),
     ]
     made = api.create_commit(
         place,
@@ -67,3 +70,9 @@ def _commit(api: "HfApi", publication: Publication, address: HubAddress, private
     if not made.oid:
         raise FusionDatasetsError(f"{address}: the Hub names no commit; look at the page of the data set")
     return f"hf://{place}@{made.oid}"
+
+
+def _earlier(api: "HfApi", address: HubAddress, commit: str) -> set[str]:
+    """The files of the publication that a commit holds."""
+    with TemporaryDirectory() as folder:
+        return set(digests_in(fetched(api, address, SUMS, commit, Path(folder)).read_text(encoding="utf-8")))
