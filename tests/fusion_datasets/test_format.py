@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from fusion_datasets import BENCHMARKS, FusionDataset, FusionDatasetsError
+from fusion_datasets.build import execute
+from fusion_datasets.plans import plan_tless
 from fusion_datasets.schema import ATTRIBUTES, FIELDS, OCCLUDER_FIELDS
 
 TYPES = {"uint8": "|u1", "int64": "<i8"}
@@ -77,6 +79,18 @@ def test_a_reader_needs_the_text_alone(benchmark_file: Path, text: str) -> None:
     assert "train/inputs" not in found
     lines = "".join(f"{path} {sha}\n" for path, sha in sorted(data.content_sha256.items()))
     assert data.digest == hashlib.sha256(lines.encode()).hexdigest()
+
+
+def test_a_reader_of_occluders_needs_no_more(tless_folder: Path, text: str, tmp_path: Path) -> None:
+    file = execute(plan_tless(tless_folder, tmp_path / "a.h5", limit=12), progress=False)
+    found = read_by_the_text(file, text)
+    assert {path: array.shape for path, array in found.items() if path.startswith("occluders/test")} == {
+        "occluders/test/rgba": (12, 100, 100, 4),
+        "occluders/test/object_id": (12,),
+        "occluders/test/index": (12,),
+    }
+    assert found["train/target"].shape[1:] == (128, 128, 3)
+    assert found["test/inputs"].shape[1:] == (3, 64, 64, 3)
 
 
 def test_the_text_names_all_that_is_written(text: str) -> None:
