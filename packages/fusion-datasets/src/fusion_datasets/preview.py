@@ -107,7 +107,7 @@ def _occluder_sheet(data: FusionDataset, rows: int, seed: int | None) -> Image.I
         chosen += chosen // _OCCLUDERS_PER_LINE * (every - 1) * _OCCLUDERS_PER_LINE
     pitch = _TILE_PX + _GAP_PX
     across, down = min(_OCCLUDERS_PER_LINE, len(chosen)), -(-len(chosen) // _OCCLUDERS_PER_LINE)
-    note = f"{len(pool)} occluders, {len(chosen)} of them shown"
+    note = f"{len(pool)} occluders" + f", {len(chosen)} of them shown" * (len(chosen) < len(pool))
     sheet, _ = _titled(data, note, across * pitch - _GAP_PX, down * pitch - _GAP_PX)
     rows_px, columns_px = np.indices((_TILE_PX, _TILE_PX)) // _SQUARE_PX
     squares = Image.fromarray(_SLATE[(rows_px + columns_px) % 2])
