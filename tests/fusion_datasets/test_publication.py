@@ -107,7 +107,7 @@ def test_the_card_shows_how_to_read(published: Path, monkeypatch: pytest.MonkeyP
         exec(snippet, found)
         assert all(name in found for name in names)
     assert np.array_equal(found["inputs"], FusionDataset("fusion-mnist.h5", "test")[0].inputs)
-    assert 'load_dataset(".", "evaluation", split="test")' in snippets[2]
+    assert 'load_dataset("FOLDER", "evaluation", split="test")' in snippets[2]
 
 
 def test_parquet_holds_the_very_rows(published: Path) -> None:

@@ -130,7 +130,7 @@ Parquet, by Hugging Face's `datasets`; the targets of training are the configura
 ```python
 from datasets import load_dataset
 
-rows = load_dataset(".", "evaluation", split="{spec.default_split}")  # this folder, or owner/name on the Hub
+rows = load_dataset("FOLDER", "evaluation", split="{spec.default_split}")  # where this lies, or owner/name
 ```
 
 ## How it was made
