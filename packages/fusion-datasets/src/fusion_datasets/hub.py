@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -88,7 +89,8 @@ def connected(address: HubAddress) -> Iterator["HfApi"]:
     if not silent and not sys.stderr.isatty():
         utils.disable_progress_bars()
     try:
-        yield hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name="fusion-datasets")
+        about = {"library_name": "fusion-datasets", "library_version": version("fusion-datasets")}
+        yield hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), **about)
     except FusionDatasetsError:
         raise
     except Exception as error:
