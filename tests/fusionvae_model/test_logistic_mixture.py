@@ -1,6 +1,7 @@
 """The discretised logistic mixture: a distribution over 256 levels, exact and finite whatever its parameters."""
 
 import math
+from decimal import MAX_EMAX, MIN_EMIN, Decimal, localcontext
 
 import numpy as np
 import pytest
@@ -75,11 +76,13 @@ def test_value_and_gradient_are_finite_everywhere(values, levels):
     assert 0 <= likelihood.mean.min() <= likelihood.mean.max() <= 1
 
 
-def plain_probability(raw, levels):
-    """``p(r, g, b)`` of one pixel in float64 from cumulative distributions, written out from Salimans et al. (2017)."""
+def plain_log_probability(raw, levels):
+    """``log p(r, g, b)`` of one pixel from cumulative distributions, written out from Salimans et al. (2017).
+
+    Means and coefficients are in float64. Masses are differences of values below one half, in 60 decimal digits with
+    exponents without bounds, so that neither tails nor flat components cancel.
+    """
     numbers = raw.astype(np.float64).reshape(10, 10)
-    weights = np.exp(numbers[0] - numbers[0].max())
-    weights /= weights.sum()
     x = [2 * level / 255 - 1 for level in levels]
     coefficients = np.tanh(numbers[7:])
     centres = (
@@ -87,28 +90,50 @@ def plain_probability(raw, levels):
         numbers[2] + coefficients[0] * x[0],
         numbers[3] + coefficients[1] * x[0] + coefficients[2] * x[1],
     )
-    total = np.zeros(10)
-    for component in range(10):
-        mass = weights[component]
-        for channel in range(3):
-            scale = math.exp(max(-7.0, numbers[4 + channel][component]))
+    with localcontext(prec=60, Emin=MIN_EMIN, Emax=MAX_EMAX):
+        weights = [(Decimal(logit) - Decimal(numbers[0].max())).exp() for logit in numbers[0]]
+        total = Decimal(0)
+        for component, weight in enumerate(weights):
+            mass = weight / sum(weights)
+            for channel in range(3):
+                scale = Decimal(math.exp(min(max(-7.0, numbers[4 + channel][component]), 40.0)))
+                centre = Decimal(centres[channel][component])
+                upper, lower = ((Decimal(2 * levels[channel] + edge) / 255 - 1 - centre) / scale for edge in (1, -1))
+                if levels[channel] == 255:
+                    mass *= logistic(-lower)
+                elif levels[channel] == 0:
+                    mass *= logistic(upper)
+                elif lower > 0:
+                    mass *= logistic(-lower) - logistic(-upper)
+                else:
+                    mass *= logistic(upper) - logistic(lower)
+            total += mass
+        return float(total.ln())
 
-            def cumulative(edge, scale=scale, centre=centres[channel][component]):
-                return 0.5 * (1 + math.tanh((edge - centre) / (2 * scale)))
 
-            upper = 1.0 if levels[channel] == 255 else cumulative(x[channel] + 1 / 255)
-            lower = 0.0 if levels[channel] == 0 else cumulative(x[channel] - 1 / 255)
-            mass *= upper - lower
-        total[component] = mass
-    return total.sum()
+def logistic(x):
+    return 1 / (1 + (-x).exp())
 
 
 @pytest.mark.parametrize("levels", [(0, 0, 0), (255, 255, 255), (254, 1, 255), (17, 200, 90), (128, 127, 0)])
-def test_agrees_with_a_plain_reference_in_double_precision(levels):
-    raw = parameters(3, seed=5, size=1, batch=20)
+@pytest.mark.parametrize("spread", [1.0, 5.0, 30.0])
+def test_agrees_with_a_plain_reference_in_higher_precision(levels, spread):
+    raw = parameters(3, seed=5, spread=spread, size=1, batch=20)
     ours = DiscretizedLogisticMixture(raw).log_prob(torch.tensor(levels).view(1, 3, 1, 1).expand(20, -1, 1, 1) / 255)
     for row, value in zip(raw, ours, strict=True):
-        assert value.item() == pytest.approx(math.log(plain_probability(row.numpy(), levels)), abs=1e-3)
+        assert value.item() == pytest.approx(plain_log_probability(row.numpy(), levels), rel=1e-5, abs=1e-3)
+
+
+@given(
+    st.lists(st.sampled_from(EXTREMES), min_size=100, max_size=100),
+    st.tuples(*[st.sampled_from((0, 1, 128, 254, 255))] * 3),
+)
+@settings(max_examples=60)
+def test_agrees_with_the_reference_for_extreme_parameters(values, levels):
+    """Logarithms down to −10⁹, relative to their size; beside them float32 rounds centres by a share of a scale."""
+    raw = torch.tensor(values).view(1, 100, 1, 1)
+    ours = DiscretizedLogisticMixture(raw).log_prob(torch.tensor(levels).view(1, 3, 1, 1) / 255)
+    assert ours.item() == pytest.approx(plain_log_probability(raw.numpy(), levels), rel=1e-5, abs=1e-3)
 
 
 def test_double_parameters_stay_double():
@@ -149,7 +174,7 @@ def test_samples_of_colours_have_the_mean_and_the_entropy_of_the_density():
     assert difference.abs().max() < 3 / 255
     # The reference gives the same average log-probability of the same draws.
     pixels = (255 * drawn[0, :, :10, :40]).round().int().flatten(1).T.tolist()
-    reference = [math.log(plain_probability(raw[0].numpy(), pixel)) for pixel in pixels]
+    reference = [plain_log_probability(raw[0].numpy(), pixel) for pixel in pixels]
     ours = likelihood.log_prob(drawn)[0, :10, :40].mean()
     assert ours.item() == pytest.approx(sum(reference) / len(reference), abs=1e-3)
 
