@@ -1,13 +1,15 @@
 """Inputs with other channels than the target, through encoders of their own; last of all, rendered depth helps."""
 
 import dataclasses
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from variants import TINY
 
-from fusion_datasets.rendering import Camera, Scene, look_at
+from fusion_datasets.rendering import Camera, Scene, look_at, read_ply
 from fusion_datasets.rendering.solids import solid
 from fusionvae_model import FusionVAE, FusionVAEError
 from fusionvae_model.data import TrainingSet
@@ -20,7 +22,7 @@ VARIANTS = {
 }
 SIDE = TINY.image_size
 NEAR_MM, FAR_MM = 560.0, 720.0
-"""Between them every solid lies, seen from T-LESS's distance."""
+"""Between them every object lies, seen from T-LESS's distance."""
 BATCH = 32
 STEPS = 100
 
@@ -159,15 +161,26 @@ def test_a_benchmark_file_has_one_modality(data_file):
         data.check_fits(config)
 
 
-@pytest.fixture(scope="module")
-def views():
-    """Views of built-in solids from everywhere: grey pictures and depth, nearer being brighter, ``[n, 1, h, w]``."""
+@pytest.fixture(scope="module", params=["built-in solids", pytest.param("CAD models", marks=pytest.mark.originals)])
+def objects(request):
+    """Two of T-LESS's targets and occluders: the solids that stand in for them, and the CAD models themselves."""
     pytest.importorskip("numba")
+    if request.param == "built-in solids":
+        return [solid(object_id) for object_id in (5, 23)]
+    models = Path(os.environ["FUSION_DATA_ROOT"]) / "tless" / "models_cad"
+    if not models.is_dir():
+        pytest.skip(f"{models} is no folder; expected the CAD models of T-LESS")
+    return [read_ply(models / f"obj_{object_id:02d}.ply") for object_id in (5, 23)]
+
+
+@pytest.fixture(scope="module")
+def views(objects):
+    """Views of the objects from everywhere: grey pictures and depth, nearer being brighter, ``[n, 1, h, w]``."""
     camera = Camera((84.0, 84.0), ((SIDE - 1) / 2, (SIDE - 1) / 2), SIDE)
     generator = np.random.default_rng(0)
     pictures, depths = [], []
-    for object_id in (5, 23):
-        scene = Scene(solid(object_id))
+    for mesh in objects:
+        scene = Scene(mesh)
         for _ in range(160):
             view = scene.render(look_at(generator.uniform(5, 85), generator.uniform(0, 360)), camera)
             pictures.append(view.image.mean(axis=2) / 255)
