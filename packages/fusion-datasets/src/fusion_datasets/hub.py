@@ -89,8 +89,11 @@ def connected(address: HubAddress) -> Iterator["HfApi"]:
     if not silent and not sys.stderr.isatty():
         utils.disable_progress_bars()
     try:
-        about = {"library_name": "fusion-datasets", "library_version": version("fusion-datasets")}
-        yield hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), **about)
+        yield hub.HfApi(
+            endpoint=os.environ.get("HF_ENDPOINT"),
+            library_name="fusion-datasets",
+            library_version=version("fusion-datasets"),
+        )
     except FusionDatasetsError:
         raise
     except Exception as error:
