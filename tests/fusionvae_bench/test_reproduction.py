@@ -124,6 +124,7 @@ def test_a_dry_run_measures_and_writes_nothing(tmp_path):
     assert re.search(r"^time .* FusionVAE 0.25 min", text.stdout, re.MULTILINE)
     document = json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)
     assert len(document["steps"]) == 18
+    assert document["starting_minutes"] > 14 * 0.2 / 60  # a quarter of a minute a row is not all it takes
     assert document["memory_bytes"] > 1e6
     assert document["disk_bytes"] > 1e6
     assert not (tmp_path / "out").exists()

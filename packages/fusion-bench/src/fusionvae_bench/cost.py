@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -176,19 +178,31 @@ def _passes(row: Row) -> int:
 def describe(plan: Reproduction, steps: list[Step], device: torch.device, *, as_json: bool) -> str:
     """Say what would be done and what it takes, as text or as a JSON object."""
     taken = estimate(plan, measure_rows(plan, device))
+    started = [step for step in steps if not step.here]
+    starting = len(started) * _start_seconds() / 60
     if as_json:
-        return json.dumps({"steps": [step.command for step in steps], **dataclasses.asdict(taken)}, indent=1)
+        document = {"steps": [step.command for step in steps], **dataclasses.asdict(taken)}
+        return json.dumps({**document, "starting_minutes": starting}, indent=1)
     lines = [f"{number}. {step.purpose}\n   $ {step.command}" for number, step in enumerate(steps, 1)]
     rows = ", ".join(f"{title} {_duration(minutes)}" for title, minutes in taken.minutes.items())
     return "\n".join(
         [
             *lines,
             "",
-            f"time    {_duration(sum(taken.minutes.values()))} on {device.type}: {rows}",
+            f"time    {_duration(sum(taken.minutes.values()) + starting)} on {device.type}: {rows}, "
+            f"starting {len(started)} commands {_duration(starting)}; besides, building the data and the page",
             f"memory  about {taken.memory_bytes / 1e9 + 0.5:.1f} GB",
             f"disk    at most {taken.disk_bytes / 1e9:.1f} GB",
         ]
     )
+
+
+def _start_seconds() -> float:
+    """Return how long a command takes before it does anything: mostly loading PyTorch."""
+    start = partial(
+        subprocess.run, [sys.executable, "-m", "fusionvae_bench", "--version"], check=True, capture_output=True
+    )
+    return _seconds(start, torch.device("cpu"))
 
 
 def _duration(minutes: float) -> str:
