@@ -116,13 +116,9 @@ def main() -> None:
     total, more = sum(ORIGINAL_COUNTS.values()), options.count - DISTINCT
     # What starting up costs is what the few take; a machine that was busy meanwhile does not make it negative.
     start = np.median([few for few, _ in rounds], axis=0)
-    per_image = np.array(
-        [np.maximum(many - start, 1e-9) / more for _, many in rounds]
-    )  # [rounds, plain or build, wall or CPU]
-    print(
-        f"{options.count} photographs, {options.rounds} alternating rounds, each without the time that {DISTINCT} take"
-    )
-    for side, name in enumerate(("plain loop", f"build, {options.workers} workers")):
+    per_image = np.array([np.maximum(many - start, 1e-9) / more for _, many in rounds])  # [rounds, side, wall or CPU]
+    print(f"{options.count} photographs, {options.rounds} rounds, each time without what {DISTINCT} take")
+    for side, name in enumerate(("plain loop", f"build, {options.workers} worker{'s' * (options.workers > 1)}")):
         wall, cpu = np.median(per_image[:, side], axis=0)
         print(
             f"{name:>20}: {1 / wall:7.0f} images/s, {1e6 * cpu:5.0f} µs of CPU per image, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -33,6 +34,23 @@ def load(repository: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Module
 def tool(repository: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(repository / "tools" / words[0]), *words[1:]]
     return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_tools_that_are_commands_can_be_called(repository: Path) -> None:
+    """As the README calls them: by their path."""
+    for path in (repository / "tools").iterdir():
+        if path.is_file() and path.read_text("utf-8").startswith("#!"):
+            assert os.access(path, os.X_OK), f"tools/{path.name} is not executable"
+
+
+def test_the_bench_of_celeba_measures_both_sides(repository: Path) -> None:
+    done = tool(repository, "bench_celeba.py", "--count", "120", "--rounds", "1", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert [line.partition(":")[0].strip() for line in done.stdout.splitlines()[1:]] == [
+        *("plain loop", "build, 1 worker", "ratio", "memory", "disk")
+    ]
+    refused = tool(repository, "bench_celeba.py", "--count", "80")
+    assert (refused.returncode, refused.stdout) == (2, "")
 
 
 def test_quickstart_would_run_commands_that_exist(
