@@ -315,9 +315,9 @@ PRESETS = {
         baseline_groups=(2, 4),
     ),
     "fusion-tless-small": Preset(
-        ModelConfig(image_size=64, channels=1, nll_size=64, likelihood="bernoulli", groups_per_scale=(1, 2), latent_channels=10, base_channels=8, preprocessing_blocks=2, cells_per_block=1, encoder_cells=1, decoder_cells=1),  # noqa: E501
+        ModelConfig(image_size=64, channels=1, nll_size=64, likelihood="bernoulli", groups_per_scale=(2, 2), latent_channels=16, base_channels=8, preprocessing_blocks=3, cells_per_block=1, encoder_cells=1, decoder_cells=1),  # noqa: E501
         TrainConfig(epochs=5, batch_size=16, warmup_fraction=0.05, beta_fraction=0.2, regularization=1e-3),
-        baseline_groups=(1, 3),
+        baseline_groups=(2, 4),
     ),
 }
 # fmt: on
