@@ -1,5 +1,6 @@
 """A user's own pictures: any format, labels from sub-folders, ellipses or objects, and training on the result."""
 
+import dataclasses
 import shutil
 import zipfile
 from pathlib import Path
@@ -88,7 +89,9 @@ def test_the_published_laws_are_those_of_64_pixels() -> None:
     settings = {"size": 64, "grey": False, "flips": False}
     assert folder_spec(Path("a"), objects=False, **settings).law == BENCHMARKS["fusion-celeba"].law  # type: ignore[arg-type]
     objects = folder_spec(Path("a"), objects=True, **settings)  # type: ignore[arg-type]
-    assert objects.law == BENCHMARKS["fusion-tless"].law
+    published = BENCHMARKS["fusion-tless"].law
+    assert isinstance(published, ObjectLaw)
+    assert objects.law == dataclasses.replace(published, resize_px=0, shift_px=0, turns=False)
     assert objects.train_size_px == BENCHMARKS["fusion-tless"].train_size_px
 
 
@@ -161,7 +164,13 @@ def test_objects_are_laid_over_pictures(pictures: Path, cutouts: Path, tmp_path:
     stored = torch.from_numpy(train.read(0, 8).target).permute(0, 3, 1, 2) / 255
     generator = torch.Generator().manual_seed(0)
     targets = live.render_targets(stored, data.spec, generator=generator)
-    assert targets.shape == (8, 3, 16, 16)
+    halved = torch.nn.functional.avg_pool2d(stored, 2)  # upright, whole and unmoved
+    torch.testing.assert_close(targets, halved, atol=2 / 255, rtol=0)
+    flipping = dataclasses.replace(data.spec, flips=True)
+    flipped = live.render_targets(stored, flipping, generator=generator)
+    either = torch.stack([(flipped - way).abs().amax(dim=(1, 2, 3)) < 2 / 255 for way in (halved, halved.flip(3))])
+    assert either.any(dim=0).all()
+    assert (either.sum(dim=1) > 0).all()
 
 
 def test_folders_that_are_none_are_refused_in_one_sentence(pictures: Path, cutouts: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class OccluderLayout(NamedTuple):
 
 
 def draw_target_placement(spec: BenchmarkSpec, generator: np.random.Generator) -> Placement:
-    """Draw where a row's target lies: flipped or not, turned, resized and moved, once for all of its inputs.
+    """Draw where a row's target lies: flipped or not, turned unless the law keeps it upright, resized and moved.
 
     Arguments:
         spec: A benchmark with an `ObjectLaw`.
@@ -56,6 +56,8 @@ def draw_target_placement(spec: BenchmarkSpec, generator: np.random.Generator) -
     """
     law = _object_law(spec)
     flip, angle = generator.random() < 0.5, generator.uniform(0, 2 * np.pi)
+    if not law.turns:
+        flip, angle = False, 0.0
     side = spec.height + generator.uniform(-law.resize_px, law.resize_px)
     shift = generator.uniform(-law.shift_px, law.shift_px, 2)
     centre = (np.array(spec.shape[:2]) - 1) / 2 + shift

@@ -41,7 +41,8 @@ class ObjectLaw:
     """What hides the target in an input: cut-out objects laid over it (Sec. 5.1).
 
     Each occluder is flipped with probability ½, turned by any angle and centred anywhere in the image. The target is
-    flipped with probability ½, turned by any angle, resized and moved, once for all of its inputs.
+    flipped with probability ½, turned by any angle, resized and moved, once for all of its inputs; or, where it fills
+    its frame, it stays upright.
 
     Arguments:
         count: Fewest and most occluders of an input, both included, uniform over the integers.
@@ -49,6 +50,7 @@ class ObjectLaw:
         resize_px: Most that the target's side grows or shrinks, uniform.
         shift_px: Most that the target moves along rows and along columns, uniform.
         crop_px: Side of the square, with transparency, that a file stores an occluder in.
+        turns: Whether the target is flipped and turned. One that is not, is flipped where the benchmark flips targets.
     """
 
     count: tuple[int, int]
@@ -56,6 +58,7 @@ class ObjectLaw:
     resize_px: float
     shift_px: float
     crop_px: int
+    turns: bool = True
 
     def __str__(self) -> str:
         return f"{self.count[0]} to {self.count[1]} occluders each"
@@ -214,6 +217,7 @@ _BOUNDS: Final[dict[type, dict[str, _Bounds]]] = {
         "resize_px": _Bounds(float, 0, _MOST_PX),
         "shift_px": _Bounds(float, 0, _MOST_PX),
         "crop_px": _Bounds(int, 1, _MOST_PX),
+        "turns": _Bounds(bool),
     },
 }
 

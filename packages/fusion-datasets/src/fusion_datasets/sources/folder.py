@@ -28,11 +28,14 @@ _ALPHA_FLOOR: Final = 8
 # FusionCelebA's ellipses and FusionT-LESS's objects, at the size that their benchmarks have.
 _REFERENCE_PX: Final = 64
 _RADIUS_PX, _MARGIN_PX = 14, (1, 3)
-_LONGER_SIDE_PX, _CHANGE_PX, _CROP_PX = (30, 50), 4, 100
+_LONGER_SIDE_PX, _CROP_PX = (30, 50), 100
 
 
 def folder_spec(path: Path, *, size: int, objects: bool, grey: bool, flips: bool) -> BenchmarkSpec:
     """The spec of a benchmark of one's own: the published laws, scaled to the size of its images.
+
+    Pictures fill their frame, unlike FusionT-LESS's objects on black: turned, resized or moved, they would show its
+    corners and edges. So objects are laid over them as they are.
 
     Arguments:
         path: The folder, whose name becomes the title.
@@ -52,7 +55,7 @@ def folder_spec(path: Path, *, size: int, objects: bool, grey: bool, flips: bool
     )
     if objects:
         low, high = (side * scale for side in _LONGER_SIDE_PX)
-        law = ObjectLaw((5, 8), (low, high), _CHANGE_PX * scale, _CHANGE_PX * scale, _CROP_PX)
+        law = ObjectLaw((5, 8), (low, high), resize_px=0, shift_px=0, crop_px=_CROP_PX, turns=False)
     return BenchmarkSpec(
         name="folder",
         title=path.resolve().stem,
@@ -69,7 +72,7 @@ def folder_spec(path: Path, *, size: int, objects: bool, grey: bool, flips: bool
         source_files=(),
         license="unknown",
         train_size_px=2 * size if objects else None,
-        flips=flips and not objects,  # objects bring flips of their own
+        flips=flips,
     )
 
 

@@ -39,6 +39,8 @@ def occluder_pool(
 def draw_target_placements(spec: BenchmarkSpec, count: int, *, generator: torch.Generator) -> Placement:
     """Draw where targets lie, by the law of `fusion_datasets.composition.draw_target_placement`.
 
+    Upright ones are flipped here, in training, where the benchmark flips targets.
+
     Returns:
         Centres `[b, 2]` and matrices `[b, 2, 2]`, on the generator's device.
     """
@@ -46,6 +48,8 @@ def draw_target_placements(spec: BenchmarkSpec, count: int, *, generator: torch.
     assert isinstance(law, ObjectLaw)
     draw = _Uniform(generator)
     flip, angle = draw((count,), 0, 1) < 0.5, draw((count,), 0, 2 * math.pi)
+    if not law.turns:
+        flip, angle = flip & spec.flips, torch.zeros_like(angle)
     side = draw((count,), spec.height - law.resize_px, spec.height + law.resize_px)
     middle = [(side - 1) / 2 for side in (spec.height, spec.width)]
     centre = torch.stack([draw((count,), at - law.shift_px, at + law.shift_px) for at in middle], dim=-1)
