@@ -79,6 +79,7 @@ def test_every_command_of_a_plan_exists(tmp_path):
         {},
         {"profile": "quick", "data_root": tmp_path, "workers": 2},
         {"profile": "full", "data_root": tmp_path},
+        {"number": 3, "models": tmp_path},
     ):
         for step in plan(tmp_path, **changes).steps():
             done = CliRunner().invoke(COMMANDS[step.program], [*step.words, "--help"])
@@ -106,6 +107,7 @@ def test_seeds_have_folders_of_their_own(tmp_path):
         (["--profile", "quick"], 1, "--data-root"),
         (["--profile", "full", "--data-root", ".", "--minutes-per-row", "3"], 1, "leave out --minutes-per-row"),
         (["--profile", "smoke", "--table", "6"], 2, "6"),
+        (["--profile", "smoke", "--models", "."], 1, "Table 1 by smoke has none"),
         (["--profile", "smoke", "--row", "GAN"], 1, "no row 'GAN'; expected some of FCN, FCN+S"),
         (["--profile", "enormous"], 2, "smoke"),
     ],

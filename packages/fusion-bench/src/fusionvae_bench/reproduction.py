@@ -105,6 +105,7 @@ class Reproduction:
         workers: processes that build and score.
         device: "auto", "cpu" or "cuda".
         only: titles of the rows wanted; empty for all.
+        models: folder of T-LESS's CAD models to render its stand-ins from, instead of built-in solids.
     """
 
     number: int
@@ -116,11 +117,17 @@ class Reproduction:
     workers: int = 1
     device: str = "auto"
     only: tuple[str, ...] = ()
+    models: Path | None = None
 
     def __post_init__(self) -> None:
         """Check that the profile has what it needs."""
         if self.minutes_per_row is not None and self.settings.minutes is None:
             raise BenchError("the profile full trains the paper's epochs; leave out --minutes-per-row, or take quick")
+        if self.models is not None and not (self.settings.stand_in and self.source_word == "tless"):
+            raise BenchError(
+                "--models are what stand-ins of T-LESS are rendered from, of which "
+                f"Table {self.number} by {self.profile} has none"
+            )
         titles = [row.title for row in ROWS[self.number]]
         if unknown := [title for title in self.only if title not in titles]:
             raise BenchError(f"Table {self.number} has no row {unknown[0]!r}; expected some of {', '.join(titles)}")
@@ -218,6 +225,7 @@ class Reproduction:
         words = ["build", self.source_word, "--output", str(self.data), "--workers", str(self.workers)]
         if self.settings.stand_in:
             words += ["--source", "stand-in"]
+            words += [] if self.models is None else ["--models", str(self.models)]
         else:
             assert self.data_root is not None
             words += ["--source", str(self.data_root / self.source_word)]

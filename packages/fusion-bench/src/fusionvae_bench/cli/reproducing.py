@@ -33,6 +33,11 @@ from fusionvae_bench.reproduction import PROFILES, ProfileName, Reproduction, ru
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Trainings of each row.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes that build and score.")
 @click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
+@click.option(
+    "--models",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="With smoke: T-LESS's CAD models, to render its stand-ins from instead of built-in solids.",
+)
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: print the plan as JSON.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and what it takes here, and stop.")
 @stated_failures
@@ -46,6 +51,7 @@ def reproduce(
     seeds: int,
     workers: int,
     device: str,
+    models: Path | None,
     as_json: bool,
     dry_run: bool,
 ) -> None:
@@ -53,7 +59,7 @@ def reproduce(
 
     Interrupted, it resumes when called again; the same models serve several tables of one folder.
     """
-    plan = Reproduction(number, profile, output, data_root, minutes_per_row, seeds, workers, device, only)
+    plan = Reproduction(number, profile, output, data_root, minutes_per_row, seeds, workers, device, only, models)
     steps = plan.steps()
     if dry_run:
         from fusionvae_bench.cost import describe
