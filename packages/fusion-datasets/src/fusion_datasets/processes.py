@@ -2,6 +2,8 @@
 
 import contextlib
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -42,7 +44,7 @@ def spread(
     if workers <= 1:
         yield from ((item, work(item)) for item in items)
         return
-    # Each process has a pipe of its own: if this one dies, they break, and all end.
+    # Each process has a pipe of its own: if one of them dies, its pipe breaks, and all end.
     context = multiprocessing.get_context("spawn")
     processes: dict[Any, SpawnProcess] = {}
     remaining = iter(items)
@@ -77,6 +79,7 @@ def _hand_out(connection: Any, remaining: Iterator[Any]) -> None:
 
 
 def _work(connection: "Connection[Any, Any]", work: Callable[[Any], Any], stated: tuple[type[Exception], ...]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         while (item := connection.recv()) is not None:
             connection.send((item, work(item)))
@@ -86,6 +89,14 @@ def _work(connection: "Connection[Any, Any]", work: Callable[[Any], Any], stated
     except stated as error:
         with contextlib.suppress(OSError):  # nobody may be listening any more
             connection.send(error)
+
+
+def _end_with_parent() -> None:
+    """End at once when whoever handed out is killed: an item can take hours, and what is half done is done again."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _receive(connection: Any, lost: type[Exception]) -> Any:
