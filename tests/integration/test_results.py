@@ -13,7 +13,7 @@ from fusionvae_model import FusionVAE
 from fusionvae_model.checkpoint import BOX, model_folder
 
 RESULTS = Path(__file__).parents[2] / "results"
-IN_THE_BOX = {"fusion-mnist-8-epochs": "fusion-mnist"}
+IN_THE_BOX = {"fusion-mnist-12-epochs": "fusion-mnist"}
 """Whose weights come with the package, and so stand there alone."""
 
 
