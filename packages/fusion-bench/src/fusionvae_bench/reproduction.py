@@ -28,6 +28,9 @@ _MODULES = MappingProxyType(
 _SOURCES = MappingProxyType({"fusion-mnist": "mnist", "fusion-celeba": "celeba", "fusion-tless": "tless"})
 """Benchmark → its word in ``fusion-datasets build`` and its folder below the data root."""
 
+_VIEWS_OF_MODELS = 60
+"""Of each CAD model: the whole view sphere of all thirty takes as long as all tables by smoke."""
+
 _STDERR = 2  # stdout is for data
 
 _TRAINED_SHARE = 0.7
@@ -225,7 +228,7 @@ class Reproduction:
         words = ["build", self.source_word, "--output", str(self.data), "--workers", str(self.workers)]
         if self.settings.stand_in:
             words += ["--source", "stand-in"]
-            words += [] if self.models is None else ["--models", str(self.models)]
+            words += [] if self.models is None else ["--models", str(self.models), "--views", str(_VIEWS_OF_MODELS)]
         else:
             assert self.data_root is not None
             words += ["--source", str(self.data_root / self.source_word)]
