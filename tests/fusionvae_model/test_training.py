@@ -362,6 +362,55 @@ def test_measuring_a_step_changes_nothing(quick_trainer):
     assert trainer.step == 0
 
 
+def test_a_starved_measurement_is_made_anew(quick_trainer, monkeypatch, capsys):
+    """Another program takes the core during the first two of three measurements, in which a round takes 9 s."""
+    from fusionvae_model import trainer as trainer_module
+
+    class Clock:
+        """Time passes where it is looked at: twice around each measurement."""
+
+        def __init__(self, starved: int) -> None:
+            self.looks, self.starved, self.now, self.computed = 0, starved, 0.0, 0.0
+
+        def monotonic(self) -> float:
+            measurement, look = divmod(self.looks, 3)
+            self.looks += 1
+            if look > 0:
+                self.now += 4.5 if measurement < self.starved else 0.5
+                self.computed += 0.5
+            return self.now
+
+        def process_time(self) -> float:
+            return self.computed
+
+    trainer = quick_trainer()
+    for starved, seconds, looks in ((0, 1.0, 3), (1, 1.0, 6), (2, 1.0, 9), (3, 9.0, 9)):
+        clock = Clock(starved)
+        monkeypatch.setattr(trainer_module, "time", clock)
+        of_step = trainer._measure(lambda batch, k: torch.zeros(()), 0.0)
+        assert of_step == pytest.approx(seconds / (trainer.run.train.max_inputs + 1))
+        assert clock.looks == looks
+        assert ("other programs took the cores" in capsys.readouterr().err) == (starved == 3)
+
+
+def test_passes_outside_a_step_keep_channels_last(quick_trainer):
+    """Batch statistics, gaps and the look at a batch before its passes run on features laid out as in a step."""
+    trainer = quick_trainer(accumulate=2)
+    seen = []
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.register_forward_pre_hook(
+                lambda _, args: seen.append(args[0].is_contiguous(memory_format=torch.channels_last))
+            )
+    trainer.train_step(trainer.batch(0), 0)
+    in_step = len(seen)
+    trainer.measure_pass_seconds()
+    in_measurement = len(seen)
+    trainer.finish()
+    assert 0 < in_step < in_measurement < len(seen)
+    assert all(seen)
+
+
 def test_a_step_without_inputs_leaves_its_head_alone(quick_trainer):
     trainer = quick_trainer()
     head = trainer.model.walk.groups[0].prior_head

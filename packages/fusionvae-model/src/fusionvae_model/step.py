@@ -44,7 +44,7 @@ def build_seeded(config: ModelConfig, seed: int, device: torch.device | str) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_model(config)
-    return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.to(device)
 
 
 class TrainingStep:
@@ -198,7 +198,7 @@ class TrainingStep:
         """
         if len(shares) == 1 or self.beta(step) >= 1:
             return None
-        with torch.no_grad():
+        with torch.no_grad(), self._weights():
             kl = torch.stack([self._bound(batch, step, rows)[0].kl.mean(dim=0) for rows in shares]).mean(dim=0)
         self.guard.restore()
         return self.processes.mean(kl)
