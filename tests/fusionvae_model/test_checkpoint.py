@@ -36,9 +36,10 @@ def test_round_trip_is_exact(folder, tiny_model):
     assert any("running_var" in name for name in got)
     assert all(torch.equal(tensor, got[name]) and tensor.dtype == got[name].dtype for name, tensor in expected.items())
     target, inputs = torch.rand(2, 1, 16, 16), torch.rand(2, 1, 1, 16, 16)
+    tiny_model.eval().to(memory_format=torch.channels_last)  # the layout of what is loaded, which decides the rounding
     seeds = [torch.Generator().manual_seed(0) for _ in "ab"]
     assert torch.equal(
-        tiny_model.eval().elbo(target, inputs, generator=seeds[0]), loaded.elbo(target, inputs, generator=seeds[1])
+        tiny_model.elbo(target, inputs, generator=seeds[0]), loaded.elbo(target, inputs, generator=seeds[1])
     )
 
 

@@ -11,7 +11,7 @@ from fusionvae_model.pointwise import runs_on_cpu_kernels
 
 KERNEL_SIZE = 5
 NARROWEST = 8
-"""Width of features, in columns, from which on the faster way pays."""
+"""Width of features, in columns, from which on the weight gradient is taken by columns of the kernel, not by taps."""
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -26,11 +26,11 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def forward(self, features: Tensor) -> Tensor:
         """Convolve ``[b, C, h, w]``."""
-        if self._pays_off_for(features):
-            return _ConvolutionInColumns.apply(features, self.weight)
+        if runs_on_cpu_kernels(features, self.weight):
+            return _DepthwiseConvolution.apply(features, self.weight)
         return super().forward(features)
 
-    def of_upsampled(self, features: Tensor) -> Tensor:
+    def of_upsampled(self, features: Tensor) -> list[Tensor]:
         """Convolve what a two-fold upsampling to the nearest pixel would make of ``[b, C, h, w]``.
 
         Each pixel becomes four equal ones, so a 5×5 filter sees three of the pixels before in each direction, two of
@@ -38,18 +38,11 @@ class DepthwiseConv2d(nn.Conv2d):
         filters, of 36 taps in all instead of 100, and nothing to upsample.
 
         Returns:
-            ``[b, C, h, 4w]``: for each pixel the four that it becomes, side by side, in the order (even row, even
-            column), (even, odd), (odd, even), (odd, odd); :func:`interleave_quarters` puts them in place.
+            A quarter of the pixels each, ``[b, C, h, w]``, in the order (even row, even column), (even, odd),
+            (odd, even), (odd, odd); :func:`interleave_quarters` puts them in place.
         """
-        b, channels, rows, columns = features.shape
-        quarters = _folded(_folded(self.weight[:, 0], 1), 3).transpose(0, 1).flatten(0, 2)[:, None]
-        repeated = features.permute(0, 2, 3, 1)[:, :, :, None].expand(-1, -1, -1, 4, -1).flatten(3).permute(0, 3, 1, 2)
-        bias = None if self.bias is None else self.bias.repeat(4)
-        convolved = F.conv2d(repeated, quarters, bias, padding=1, groups=4 * channels)
-        return convolved.permute(0, 2, 3, 1).reshape(b, rows, 4 * columns, channels).permute(0, 3, 1, 2)
-
-    def _pays_off_for(self, features: Tensor) -> bool:
-        return features.shape[3] >= NARROWEST and runs_on_cpu_kernels(features, self.weight)
+        filters = _folded(_folded(self.weight[:, 0], 1), 3).transpose(0, 1).flatten(0, 1)[:, :, None]
+        return [F.conv2d(features, weight, self.bias, padding=1, groups=self.groups) for weight in filters]
 
 
 def _folded(taps: Tensor, dim: int) -> Tensor:
@@ -61,20 +54,14 @@ def _folded(taps: Tensor, dim: int) -> Tensor:
 
 
 def interleave_quarters(quarters: Tensor) -> Tensor:
-    """Put the pixels ``[b, C, h, 4w]`` of :meth:`DepthwiseConv2d.of_upsampled` in place: ``[b, C, 2h, 2w]``."""
-    b, channels, rows, columns = quarters.shape
-    by_parity = quarters.permute(0, 2, 3, 1).reshape(b, rows, columns // 4, 2, 2, channels)
-    return by_parity.transpose(2, 3).reshape(b, 2 * rows, columns // 2, channels).permute(0, 3, 1, 2)
+    """Put the quarters of :meth:`DepthwiseConv2d.of_upsampled`, ``[4b, C, h, w]``, in place: ``[b, C, 2h, 2w]``."""
+    _, channels, rows, columns = quarters.shape
+    by_parity = quarters.permute(0, 2, 3, 1).reshape(2, 2, -1, rows, columns, channels)
+    return by_parity.permute(2, 3, 0, 4, 1, 5).reshape(-1, 2 * rows, 2 * columns, channels).permute(0, 3, 1, 2)
 
 
-class _ConvolutionInColumns(torch.autograd.Function):
-    """The convolution, and its weight gradient column by column of the kernel.
-
-    oneDNN's depthwise kernel for weight gradients takes filters up to three taps wide; a wider one falls to the kernel
-    for any grouped convolution, which is some ten times slower. So the three inner columns are taken at once, where
-    the padding of a 5×3 filter is theirs, and each outer one as a 5×1 filter on the columns that it sees. With the
-    copies of these columns, that takes a half to two thirds of the time.
-    """
+class _DepthwiseConvolution(torch.autograd.Function):
+    """The convolution, and its weight gradient in ways that a CPU computes several times sooner."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor) -> Tensor:
@@ -89,14 +76,44 @@ class _ConvolutionInColumns(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_features, _ = _gradients(gradient, features, weight, padding=2, wanted=(True, False))
         if ctx.needs_input_grad[1]:
-            left, middle, right = weight.split((1, 3, 1), dim=3)
-            columns = (
-                _gradients(gradient[..., 2:], features[..., :-2], left, padding=0, wanted=(False, True)),
-                _gradients(gradient, features, middle, padding=1, wanted=(False, True)),
-                _gradients(gradient[..., :-2], features[..., 2:], right, padding=0, wanted=(False, True)),
-            )
-            of_weight = torch.cat([column for _, column in columns], dim=3)
+            wide = features.shape[3] >= NARROWEST
+            of_weight = _by_columns(gradient, features, weight) if wide else _by_taps(gradient, features)
         return of_features, of_weight
+
+
+def _by_columns(gradient: Tensor, features: Tensor, weight: Tensor) -> Tensor:
+    """Return the weight gradient ``[C, 1, 5, 5]``, column by column of the kernel.
+
+    oneDNN's depthwise kernel for weight gradients takes filters up to three taps wide; a wider one falls to the kernel
+    for any grouped convolution, which is some ten times slower. So the three inner columns are taken at once, where
+    the padding of a 5×3 filter is theirs, and each outer one as a 5×1 filter on the columns that it sees.
+    """
+    left, middle, right = weight.split((1, 3, 1), dim=3)
+    columns = (
+        _gradients(gradient[..., 2:], features[..., :-2], left, padding=0, wanted=(False, True)),
+        _gradients(gradient, features, middle, padding=1, wanted=(False, True)),
+        _gradients(gradient[..., :-2], features[..., 2:], right, padding=0, wanted=(False, True)),
+    )
+    return torch.cat([column for _, column in columns], dim=3)
+
+
+def _by_taps(gradient: Tensor, features: Tensor) -> Tensor:
+    """Return the weight gradient ``[C, 1, 5, 5]``, each tap as a sum of products over the pixels that it reaches.
+
+    Few are left of an image narrower than the kernel, too few for any of oneDNN's kernels.
+    """
+    gradient, features = gradient.permute(0, 2, 3, 1), features.permute(0, 2, 3, 1)
+    reach = KERNEL_SIZE // 2
+    offsets = [(row, column) for row in range(-reach, reach + 1) for column in range(-reach, reach + 1)]
+    rows, columns = features.shape[1:3]
+    taps = [
+        (
+            gradient[:, max(0, -row) : rows - max(0, row), max(0, -column) : columns - max(0, column)]
+            * features[:, max(0, row) : rows - max(0, -row), max(0, column) : columns - max(0, -column)]
+        ).sum(dim=(0, 1, 2))
+        for row, column in offsets
+    ]
+    return torch.stack(taps, dim=1).view(-1, 1, KERNEL_SIZE, KERNEL_SIZE)
 
 
 def _gradients(

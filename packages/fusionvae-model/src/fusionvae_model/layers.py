@@ -66,6 +66,14 @@ class WeightNormConv2d(nn.Module):
         return F.conv2d(features, self.effective_weight(), self.bias, self.stride, self.padding)
 
 
+def weight_as_used(convolution: nn.Module) -> Tensor:
+    """Return the weight ``[out, in, kernel, kernel]`` that a convolution uses, normalised or not."""
+    if isinstance(convolution, WeightNormConv2d):
+        return convolution.effective_weight()
+    assert isinstance(convolution, nn.Conv2d)
+    return convolution.weight
+
+
 def norm_gain(weight: Tensor, log_norm: Tensor, *, dims: tuple[int, ...]) -> Tensor:
     """Return what a weight is multiplied by to have the norm ``exp(log_norm)`` over ``dims``; broadcastable."""
     return log_norm.exp() / (torch.linalg.vector_norm(weight, dim=dims, keepdim=True) + 1e-5)
@@ -106,7 +114,8 @@ class EncoderCell(nn.Module):
 class DownCell(nn.Module):
     """Encoder cell that halves the resolution and doubles the channels.
 
-    The skip is Swish, then four 1×1 convolutions of stride 2, each on its own one-pixel-shifted grid, concatenated.
+    The skip is Swish, then four 1×1 convolutions of stride 2, each on its own one-pixel-shifted grid, concatenated:
+    one 2×2 convolution of stride 2, each of whose filters has a single tap.
     """
 
     SHIFTS = ((0, 0), (1, 1), (0, 1), (1, 0))
@@ -118,11 +127,12 @@ class DownCell(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map ``[b, C, h, w]`` to ``[b, 2C, h/2, w/2]``."""
-        active = F.silu(features)
-        skip = torch.cat(
-            [conv(active[:, :, row::2, column::2]) for conv, (row, column) in zip(self.skip, self.SHIFTS, strict=True)],
-            dim=1,
-        )
+        taps = [
+            F.pad(weight_as_used(conv), (column, 1 - column, row, 1 - row))
+            for conv, (row, column) in zip(self.skip, self.SHIFTS, strict=True)
+        ]
+        biases = torch.cat([conv.bias for conv in self.skip])  # type: ignore[misc]
+        skip = F.conv2d(F.silu(features), torch.cat(taps), biases, stride=2)
         return torch.add(skip, self.branch(features), alpha=BRANCH_SCALE)
 
 
@@ -165,7 +175,7 @@ class UpCell(nn.Module):
     pixel alone commutes with an upsampling, batch statistics included, so expansion and skip run before it, on a
     quarter of the pixels; and the depthwise convolution of upsampled features is four smaller ones of the features
     themselves (:meth:`~fusionvae_model.depthwise.DepthwiseConv2d.of_upsampled`). Only what the branch adds to the
-    skip is ever laid out at the doubled resolution.
+    skip is ever laid out at the doubled resolution; batch statistics are those of all four quarters together.
     """
 
     def __init__(self, channels: int, *, expansion: int) -> None:
@@ -180,9 +190,11 @@ class UpCell(nn.Module):
         depthwise, *of_each_pixel, gate = self.contract
         assert isinstance(depthwise, DepthwiseConv2d)
         quarters = depthwise.of_upsampled(self.expand(features))
+        if self.training:
+            quarters = [torch.cat(quarters)]
         for layer in of_each_pixel:
-            quarters = layer(quarters)
-        return torch.add(skip, gate(interleave_quarters(quarters)), alpha=BRANCH_SCALE)
+            quarters = [layer(quarter) for quarter in quarters]
+        return torch.add(skip, gate(interleave_quarters(torch.cat(quarters))), alpha=BRANCH_SCALE)
 
 
 def _expand(channels: int, expansion: int) -> nn.Sequential:
