@@ -59,9 +59,17 @@ def prior(config, head, of_inputs, u):
         elements = [*of_inputs, u]
     else:
         elements = [plus(f, u) for f in of_inputs]  # the same as adding once behind a maximum or a mean
-    if not config.aggregation.startswith("bayes"):
+    if not config.aggregation.startswith(("bayes", "pool")):
         return gaussian(head, nn.functional.elu(together(config, elements)))
-    return iterative_fusion([gaussian(head, nn.functional.elu(element)) for element in elements])
+    gaussians = [gaussian(head, nn.functional.elu(element)) for element in elements]
+    return averaged(gaussians) if config.aggregation == "pool-add" else iterative_fusion(gaussians)
+
+
+def averaged(gaussians):
+    """The precision is the mean of the precisions, the mean that of the means, weighted by them."""
+    precisions = [1 / one.scale.square() for one in gaussians]
+    mean = sum(p * one.loc for p, one in zip(precisions, gaussians, strict=True)) / sum(precisions)
+    return Normal(mean, (len(gaussians) / sum(precisions)).sqrt())
 
 
 def iterative_fusion(gaussians):

@@ -2,12 +2,18 @@
 
 import pytest
 import torch
-from plain import iterative_fusion
+from plain import averaged, iterative_fusion
 from torch.distributions import Normal
 
-from fusionvae_model.aggregation import Aggregation, bayes_aggregate
+from fusionvae_model.aggregation import Aggregation, bayes_aggregate, pool
 
-REFERENCES = {"max": lambda f: f.amax(dim=1), "mean": lambda f: f.mean(dim=1), "bayes": lambda f: f}
+REFERENCES = {
+    "max": lambda f: f.amax(dim=1),
+    "mean": lambda f: f.mean(dim=1),
+    "bayes": lambda f: f,
+    "pool": lambda f: f,
+}
+FUSIONS = {"bayes": bayes_aggregate, "pool": pool}
 
 
 def gaussians(k, *, log_scales=1.0, dtype=torch.double):
@@ -45,11 +51,12 @@ def test_adding_comes_after_the_inputs_and_joining_puts_u_among_them(method):
         assert aggregation.merge(None, u) is u
 
 
-def test_the_elements_of_a_bayesian_set():
+@pytest.mark.parametrize("method", FUSIONS)
+def test_the_elements_of_a_set_of_gaussians(method):
     features, u = torch.randn(2, 3, 4, 3, 3), torch.randn(2, 4, 3, 3)
-    (inputs,) = Aggregation("bayes").prefixes(features, (3,))
-    torch.testing.assert_close(Aggregation("bayes").merge(inputs, u), features + u[:, None])
-    joined = Aggregation("bayes", joins_all=True).merge(inputs, u)
+    (inputs,) = Aggregation(method).prefixes(features, (3,))
+    torch.testing.assert_close(Aggregation(method).merge(inputs, u), features + u[:, None])
+    joined = Aggregation(method, joins_all=True).merge(inputs, u)
     torch.testing.assert_close(joined, torch.cat((features, u[:, None]), dim=1))
 
 
@@ -72,23 +79,43 @@ def test_bayesian_fusion_is_the_product_of_the_densities():
     torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio))
 
 
-def test_bayesian_fusion_does_not_see_the_order():
+@pytest.mark.parametrize("k", [1, 2, 3, 8])
+def test_a_pool_is_as_certain_as_its_elements_on_average(k):
+    elements = gaussians(k)
+    pooled = pool(elements)
+    pairs = zip(elements.loc.unbind(dim=1), elements.scale.unbind(dim=1), strict=True)
+    reference = averaged([Normal(mean, scale) for mean, scale in pairs])
+    torch.testing.assert_close(pooled.loc, reference.loc)
+    torch.testing.assert_close(pooled.scale, reference.scale)
+    torch.testing.assert_close(pooled.loc, bayes_aggregate(elements).loc)
+
+
+def test_a_pool_counts_what_is_said_twice_once():
+    elements = gaussians(3)
+    twice = Normal(elements.loc.repeat(1, 2, 1, 1, 1), elements.scale.repeat(1, 2, 1, 1, 1))
+    torch.testing.assert_close(pool(twice).scale, pool(elements).scale)
+    assert (bayes_aggregate(twice).scale < bayes_aggregate(elements).scale).all()
+
+
+@pytest.mark.parametrize("fuse", FUSIONS.values())
+def test_fusion_does_not_see_the_order(fuse):
     elements, order = gaussians(5), torch.tensor([3, 0, 4, 1, 2])
-    there, back = bayes_aggregate(elements), bayes_aggregate(Normal(elements.loc[:, order], elements.scale[:, order]))
+    there, back = fuse(elements), fuse(Normal(elements.loc[:, order], elements.scale[:, order]))
     torch.testing.assert_close(there.loc, back.loc)
     torch.testing.assert_close(there.scale, back.scale)
 
 
+@pytest.mark.parametrize("fuse", FUSIONS.values())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_bayesian_fusion_of_tiny_and_huge_variances(dtype):
+def test_fusion_of_tiny_and_huge_variances(dtype, fuse):
     """Scales from e⁻⁴⁰ to e⁴⁰, whose squares neither type holds: as exact as the numbers it is given, and trainable."""
     elements = gaussians(4, log_scales=15.0, dtype=dtype)
     assert elements.scale.min() < 1e-15
     assert elements.scale.max() > 1e15
-    exact = bayes_aggregate(Normal(elements.loc.double(), elements.scale.double()))
+    exact = fuse(Normal(elements.loc.double(), elements.scale.double()))
     elements.loc.requires_grad_()
     elements.scale.requires_grad_()
-    fused = bayes_aggregate(elements)
+    fused = fuse(elements)
     assert fused.loc.dtype == torch.float32
     torch.testing.assert_close(fused.loc.double(), exact.loc, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(fused.scale.double(), exact.scale, rtol=1e-4, atol=0)

@@ -51,6 +51,8 @@ def test_the_published_settings_of_the_64_by_64_benchmarks(name, epochs, channel
         ({"posterior": "x"}, "posterior 'x' does not belong to fusionvae; expected y or xy"),
         ({"aggregation": "max"}, "aggregation 'max' does not belong to fusionvae"),
         ({"aggregation": "bayes-add", "posterior": "xy"}, "choose posterior 'y'"),
+        ({"aggregation": "pool-add", "posterior": "xy"}, "choose posterior 'y'"),
+        ({"aggregation": "pool-all"}, "aggregation 'pool-all' does not belong to fusionvae"),
         ({"modalities": (0,)}, r"modalities is \(0,\) for fusionvae; expected the channels of each"),
         ({"kind": "cvae", "posterior": "xy", "aggregation": "max", "modalities": (1,)}, "for cvae; expected"),
         ({"kind": "cvae"}, "posterior 'y' does not belong to cvae; expected xy"),

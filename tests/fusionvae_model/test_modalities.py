@@ -18,6 +18,7 @@ VARIANTS = {
     "max-add": {},
     "mean-all": {"aggregation": "mean-all"},
     "bayes-add": {"aggregation": "bayes-add"},
+    "pool-add": {"aggregation": "pool-add"},
     "q(x, y)": {"posterior": "xy"},
 }
 SIDE = TINY.image_size

@@ -1,8 +1,10 @@
 """How several inputs become one: functions on the set dimension (paper Sec. 3.4, 6.3, App. B)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Self
 
 import torch
@@ -28,6 +30,29 @@ def bayes_aggregate(elements: Normal, *, dim: int = 1) -> Normal:
     log_precision = -2 * scale.log()
     mean = (log_precision.softmax(dim=dim) * elements.loc).sum(dim=dim)
     return Normal(mean, (-0.5 * log_precision.logsumexp(dim=dim)).exp(), validate_args=False)
+
+
+def pool(elements: Normal, *, dim: int = 1) -> Normal:
+    """Average Gaussian beliefs: precisions average, and weigh the means.
+
+    ``1/σ² = 1/k Σ_i 1/σ_i²`` and ``μ = σ² · 1/k Σ_i μ_i/σ_i²``: the normalised geometric mean of the densities, a
+    logarithmic opinion pool. Where :func:`bayes_aggregate` takes the beliefs for independent and grows more certain
+    with each, what all of them share counts once here: the certain elements speak loudest, and agreement changes
+    nothing.
+
+    Args:
+        elements: One Gaussian for each element of the set; computed in float32 or finer.
+        dim: The set dimension, of size ``k ≥ 1``.
+
+    Returns:
+        Normal without the set dimension, the same for every order of the set.
+    """
+    product = bayes_aggregate(elements, dim=dim)
+    return Normal(product.loc, product.scale * math.sqrt(elements.loc.shape[dim]), validate_args=False)
+
+
+GAUSSIAN_FUSIONS = MappingProxyType({"bayes": bayes_aggregate, "pool": pool})
+"""Method → how it fuses the Gaussians that the prior's head makes of each element."""
 
 
 def repeat_images(features: Tensor, count: int) -> Tensor:
@@ -62,10 +87,10 @@ class InputSet:
 
 @dataclass(frozen=True)
 class Aggregation:
-    """One row of the aggregation ablation (Sec. 6.3, Tab. 5).
+    """One row of the aggregation ablation (Sec. 6.3, Tab. 5), or the pool that the paper does not have.
 
     Attributes:
-        method: ``"max"``, ``"mean"`` or ``"bayes"``.
+        method: ``"max"`` or ``"mean"`` of features; ``"bayes"`` or ``"pool"`` of Gaussians.
         joins_all: Whether the decoder's ``u_l`` belongs to the set that is fused, instead of being added.
     """
 
@@ -89,7 +114,7 @@ class Aggregation:
             For each size the set, or ``None`` where it is empty.
         """
         needed = features.unbind(dim=1)[: max(sizes, default=0)]
-        if self.method == "bayes":
+        if self.method in GAUSSIAN_FUSIONS:
             return [InputSet(features[:, :k], k) if k else None for k in sizes]
         if self.method == "mean":
             fused = [total / k for k, total in enumerate(accumulate(needed, torch.add), start=1)]
@@ -113,12 +138,16 @@ class Aggregation:
         features = inputs.features
         if other is None:
             return features
-        if self.method == "bayes":
+        if self.method in GAUSSIAN_FUSIONS:
             others = other[:, None]
             return torch.cat((features, others), dim=1) if self.joins_all else features + others
         if not self.joins_all:
             return features + other
         return self.with_element(inputs, other)
+
+    def fuse(self, elements: Normal) -> Normal:
+        """Fuse the Gaussians ``[b, n, m, h, w]`` of ``n`` elements to ``[b, m, h, w]``."""
+        return GAUSSIAN_FUSIONS[self.method](elements)
 
     def with_element(self, inputs: InputSet, element: Tensor) -> Tensor:
         """Return the maximum or mean ``[b, C, h, w]`` over the inputs and one more element."""

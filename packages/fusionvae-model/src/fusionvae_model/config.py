@@ -51,8 +51,8 @@ def _is_a(value: Any, kind: Any) -> bool:
 LIKELIHOOD_NAMES = ("bernoulli", "logistic-mixture")
 """Likelihoods of a pixel, in :mod:`fusionvae_model.distributions`."""
 
-AGGREGATIONS = ("max-add", "mean-add", "bayes-add", "max-all", "mean-all", "bayes-all")
-"""How the prior of a latent group fuses its inputs (Sec. 6.3, Tab. 5)."""
+AGGREGATIONS = ("max-add", "mean-add", "bayes-add", "max-all", "mean-all", "bayes-all", "pool-add")
+"""How the prior of a latent group fuses its inputs (Sec. 6.3, Tab. 5); the last one is not the paper's."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class ModelConfig(_Config):
                 raise FusionVAEError(
                     f"{name} {value!r} does not belong to {self.kind}; expected {' or '.join(possible)}"
                 )
-        if self.posterior == "xy" and self.aggregation.startswith("bayes"):
+        if self.posterior == "xy" and self.aggregation.startswith(("bayes", "pool")):
             raise FusionVAEError(
                 f"aggregation {self.aggregation!r} fuses priors and leaves open how a posterior of inputs and target "
                 "fuses its features; choose posterior 'y', or aggregation max or mean"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn import functional as F
 
-from fusionvae_model.aggregation import Aggregation, InputSet, bayes_aggregate
+from fusionvae_model.aggregation import Aggregation, InputSet
 from fusionvae_model.config import ModelConfig
 from fusionvae_model.distributions import LIKELIHOODS, Likelihood, bounded_normal
 from fusionvae_model.layers import Cells, DecoderCell, DownCell, EncoderCell, UpCell, WeightNormConv2d
@@ -129,7 +129,7 @@ class LatentGroup(nn.Module):
             return bounded_normal(self.prior_head(features))
         elements = bounded_normal(self.prior_head(features.flatten(0, 1)))
         means, scales = (value.unflatten(0, features.shape[:2]) for value in (elements.loc, elements.scale))
-        return bayes_aggregate(Normal(means, scales, validate_args=False))
+        return self.aggregation.fuse(Normal(means, scales, validate_args=False))
 
     def posterior(self, target: Tensor, u: Tensor | None) -> Normal:
         """Return ``q_l = Normal(conv_q(f_l(y) + u_l))`` for the target's features ``[b, C, h, w]``."""
