@@ -414,8 +414,11 @@ class DatasetWriter:
         )
         validate(self._file)
         self._flusher.wait()
-        self.close()
+        self._file.close()
+        self._flusher.flush()  # beside the sealing, which reads all of it once more
         seal(self._path)
+        self._flusher.wait()
+        self.close()
         replace_durably(self._path, output)
 
     def __enter__(self) -> "DatasetWriter":
