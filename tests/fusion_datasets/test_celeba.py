@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from click.testing import CliRunner
 from kills import kill_and_continue
 
@@ -18,6 +19,7 @@ from fusion_datasets.plans import plan_celeba
 from fusion_datasets.sources.area import area_means
 from fusion_datasets.sources.celeba import CelebaSource
 from fusion_datasets.sources.faces import HEIGHT, WIDTH, Identity, render_face
+from fusion_datasets.sources.pictures import decode_jpeg
 from fusion_datasets.sources.standin import StandInCelebA
 from fusion_datasets.verification import verify
 
@@ -70,7 +72,7 @@ def test_area_means_are_the_nearest_levels_to_the_exact_means(shape: tuple[int, 
     images = np.random.default_rng(h).integers(0, 256, (8, *shape), np.uint8)
     fine = images.astype(np.int64).repeat(height, axis=1).repeat(width, axis=2)
     sums = fine.reshape(8, height, h, width, w, c).sum(axis=(2, 4))
-    means = area_means(iter(images), shape, height, width).astype(np.int64)
+    means = area_means(iter(images), 9, shape, height, width).astype(np.int64)
     assert np.abs(2 * (means * (h * w) - sums)).max() <= h * w
 
 
@@ -78,8 +80,8 @@ def test_windows_are_scaled_as_by_opencv() -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 148, 148, 3), np.uint8)
     images[10:] = (images[10:] > 127) * np.uint8(255)
     expected = [cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA) for image in images]
-    assert np.array_equal(area_means(images, (148, 148, 3), 64, 64), expected)
-    assert area_means((), (148, 148, 3), 64, 64).shape == (0, 64, 64, 3)
+    assert np.array_equal(area_means(images, 20, (148, 148, 3), 64, 64), expected)
+    assert area_means((), 5, (148, 148, 3), 64, 64).shape == (0, 64, 64, 3)
 
 
 def test_inputs_show_ellipses_and_no_noise(faces_file: Path) -> None:
@@ -165,6 +167,13 @@ def harmed(faces: Path, folder: Path) -> Path:
     content = (images / name(37)).read_bytes()
     (images / name(37)).write_bytes(content[:-1500] + bytes(512) + content[-988:])  # a block of the disk is lost
     return folder
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(20, 30), (300, 300), (178, 218)])
+def test_photographs_of_another_size_are_named_by_it(rows: int, columns: int) -> None:
+    content = simplejpeg.encode_jpeg(np.zeros((rows, columns, 3), np.uint8))
+    with pytest.raises(FusionDatasetsError, match=f"^{columns}×{rows} pixels instead of 178×218$"):
+        decode_jpeg(content, HEIGHT, WIDTH)
 
 
 def test_broken_photographs_are_named_counted_and_left_out_on_request(

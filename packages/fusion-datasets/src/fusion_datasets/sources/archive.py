@@ -122,11 +122,18 @@ class Folder:
             FusionDatasetsError: If it is missing or cannot be read.
         """
         try:
-            # A path object for each of many small files would cost more than reading it.
-            with open(f"{self.path}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
-                return file.readall()
+            # A path object or a file object for each of many small files would cost as much as reading it.
+            descriptor = os.open(f"{self.path}/{name}", os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            try:
+                size = os.fstat(descriptor).st_size
+                content = os.read(descriptor, size)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise FusionDatasetsError(f"{self.path / name} cannot be read: {error.strerror or error}") from error
+        if len(content) < size:
+            raise FusionDatasetsError(f"{self.path / name} ends early; it changed while it was read, or is over 2 GiB")
+        return content
 
     def __reduce__(self) -> tuple[type["Folder"], tuple[Path]]:
         return Folder, (self.path,)

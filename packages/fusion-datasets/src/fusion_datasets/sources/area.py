@@ -21,12 +21,13 @@ _WHITE_LEVEL: Final = 255
 
 
 def area_means(
-    images: Iterable[NDArray[np.uint8]], shape: tuple[int, int, int], height: int, width: int
+    images: Iterable[NDArray[np.uint8]], most: int, shape: tuple[int, int, int], height: int, width: int
 ) -> NDArray[np.uint8]:
-    """Scale images down, a few at a time.
+    """Scale images down, a few at a time; each is done with before the next one is asked for.
 
     Arguments:
-        images: Any number of them, uint8 `[h, w, c]`.
+        images: uint8 `[h, w, c]`, n of them.
+        most: A bound on n.
         shape: h, w and c. The sums stay below 2²⁴ where `255·(h/gcd(h, height))·(w/gcd(w, width))` does.
         height: Rows of the result, at most h.
         width: Columns of the result, at most w.
@@ -46,18 +47,26 @@ def area_means(
     down, across = gcd(h, height), gcd(w, width)
     tall, short = levels.reshape(down, h // down, -1), low.reshape(down, height // down, -1)
     wide, narrow = (lines.reshape(height * _AT_ONCE, across, -1).swapaxes(0, 1) for lines in (low, sums))
-    means: list[NDArray[np.uint8]] = []
+    means, done = np.empty((most, height, width, c), np.uint8), 0
     remaining = iter(images)
-    while some := list(islice(remaining, _AT_ONCE)):
-        for place, image in enumerate(some):
-            levels[:, place] = image
+    while count := _fill(levels, islice(remaining, _AT_ONCE)):
         for source, into, weights in _bands(h // down, height // down, 1):
             np.matmul(weights, tall[:, source], out=short[:, into])
         for source, into, weights in _bands(w // across, width // across, c):
             np.matmul(wide[..., source], weights.T, out=narrow[..., into])
         np.rint(np.divide(sums, np.float32(total), out=sums), out=sums)
-        means.append(sums[:, : len(some)].swapaxes(0, 1).astype(np.uint8, order="C"))
-    return np.concatenate(means) if means else np.empty((0, height, width, c), np.uint8)
+        means[done : done + count] = sums[:, :count].swapaxes(0, 1)
+        done += count
+    return means[:done]
+
+
+def _fill(levels: NDArray[np.float32], images: Iterable[NDArray[np.uint8]]) -> int:
+    """Put images beside each other, each while it is still in a core's cache, and say how many they were."""
+    count = 0
+    for image in images:
+        levels[:, count] = image
+        count += 1
+    return count
 
 
 @cache

@@ -121,7 +121,7 @@ class CelebaSource:
                     yield image[top : bottom + 1, left : right + 1]
 
         shape = (bottom - top + 1, right - left + 1, _SPEC.channels)
-        images = area_means(windows(), shape, _SPEC.height, _SPEC.width)
+        images = area_means(windows(), stop - start, shape, _SPEC.height, _SPEC.width)
         return CleanImages(
             images,
             None if listing.labels is None else listing.labels[rows],

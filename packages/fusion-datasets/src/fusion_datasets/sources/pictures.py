@@ -48,16 +48,27 @@ def decode_jpeg(content: bytes | FusionDatasetsError, height: int, width: int) -
     # Neither marker occurs within the data of a scan, and nearly every file ends with the one that ends it.
     if not content.endswith(_JPEG_END) and content.rfind(_JPEG_END) < content.rfind(_JPEG_SCAN):
         raise FusionDatasetsError("cut short")
+    # Whatever its header claims, no larger image than expected is unpacked: it does not fit.
+    room = np.empty((height, width, 3), np.uint8)
     try:
-        rows, columns, *_ = simplejpeg.decode_jpeg_header(content)
-        image: NDArray[np.uint8] | None = (
-            simplejpeg.decode_jpeg(content) if (rows, columns) == (height, width) else None
-        )
+        image: NDArray[np.uint8] = simplejpeg.decode_jpeg(content, buffer=room)
+        rows, columns, _ = image.shape
     except ValueError as error:  # libjpeg's own words, also where it could go on with what is left
-        raise FusionDatasetsError("damaged") from error
-    if image is None:
+        rows, columns = _jpeg_size(content) or (height, width)
+        if (rows, columns) == (height, width):
+            raise FusionDatasetsError("damaged") from error
+    if (rows, columns) != (height, width):
         raise FusionDatasetsError(f"{columns}×{rows} pixels instead of {width}×{height}")
     return image
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int] | None:
+    """Rows and columns by the header of a JPEG, or None where that is damaged."""
+    try:
+        rows, columns, *_ = simplejpeg.decode_jpeg_header(content)
+    except ValueError:
+        return None
+    return rows, columns
 
 
 def decode_picture(content: bytes | FusionDatasetsError) -> NDArray[np.uint8]:
