@@ -363,7 +363,7 @@ def test_measuring_a_step_changes_nothing(quick_trainer):
 
 
 def test_a_starved_measurement_is_made_anew(quick_trainer, monkeypatch, capsys):
-    """Another program takes the core during the first two of three measurements, in which a round takes 9 s."""
+    """Another program takes the core during the first measurements, in which a round takes 9 s instead of 1."""
     from fusionvae_model import trainer as trainer_module
 
     class Clock:

@@ -194,7 +194,8 @@ class UpCell(nn.Module):
             quarters = [torch.cat(quarters)]
         for layer in of_each_pixel:
             quarters = [layer(quarter) for quarter in quarters]
-        return torch.add(skip, gate(interleave_quarters(torch.cat(quarters))), alpha=BRANCH_SCALE)
+        joined = quarters[0] if self.training else torch.cat(quarters)
+        return torch.add(skip, gate(interleave_quarters(joined)), alpha=BRANCH_SCALE)
 
 
 def _expand(channels: int, expansion: int) -> nn.Sequential:
