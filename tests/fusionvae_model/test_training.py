@@ -1,5 +1,6 @@
 """Training: schedules, what a step sees, exact resumption, and that it learns."""
 
+import hashlib
 import json
 import os
 import signal
@@ -437,3 +438,38 @@ def test_finished_model_is_the_average_of_the_weights(quick_train, quick_trainer
     for name, weights in finished.named_parameters():
         assert torch.equal(weights, dict(trainer.model.named_parameters())[name])
     assert not torch.equal(finished.walk.h, last["walk.h"])
+
+
+def test_a_training_from_trained_weights(quick_train, quick_trainer, finished_run, tmp_path):
+    output = tmp_path / "run"
+    before = FusionVAE.from_pretrained(finished_run).state_dict()
+    started = quick_trainer(initial_weights=finished_run, seed=1)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in started.model.state_dict().items())
+    summary = quick_train(output, initial_weights=finished_run, seed=1)
+    weights = finished_run / "model.safetensors"
+    assert summary["initial_weights"] == f"sha256:{hashlib.sha256(weights.read_bytes()).hexdigest()}"
+    assert summary["images_seen_before"] == 8 * 12
+    assert lines(output)[0]["loss"] < lines(finished_run)[0]["loss"]
+    third = quick_train(tmp_path / "third", initial_weights=output, epochs=1)
+    assert third["images_seen_before"] == 2 * 8 * 12
+
+
+def test_a_training_from_trained_weights_resumes(quick_train, finished_run, tmp_path, monkeypatch):
+    quick_train(tmp_path / "whole", initial_weights=finished_run, seed=1)
+    output = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, interrupt)
+        with pytest.raises(FusionVAEError, match="interrupted after step 4"):
+            quick_train(output, initial_weights=finished_run, seed=1)
+    with pytest.raises(FusionVAEError, match=r"other settings \(initial_weights: \"sha256:.* null asked for"):
+        quick_train(output, seed=1, resume=True)
+    quick_train(output, initial_weights=finished_run, seed=1, resume=True)
+    assert_same_run(output, tmp_path / "whole")
+
+
+def test_weights_of_another_architecture_are_no_start(quick_train, finished_run, tmp_path):
+    with pytest.raises(FusionVAEError, match=r"another architecture .*latent_channels 2 there, 3 here.*--init"):
+        quick_train(tmp_path / "run", initial_weights=finished_run, overrides=["latent_channels=3"])
+    with pytest.raises(FusionVAEError, match="is not a folder with a model"):
+        quick_train(tmp_path / "run", initial_weights=tmp_path / "nothing")
+    assert not (tmp_path / "run").exists()

@@ -52,6 +52,9 @@ def main() -> None:
 @click.option("--posterior", type=click.Choice(["y", "xy"]), help="What q may see; fusionvae alone.  [default: y]")
 @click.option("--aggregation", type=click.Choice(AGGREGATIONS), help="fusionvae alone.  [default: max-add]")
 @click.option("--preset", "preset_name", type=click.Choice(list(PRESETS)), default="fusion-mnist", show_default=True)
+@click.option(
+    "--init", type=click.Path(path_type=Path), help="Start from a trained model: its folder, or `fusion-mnist`."
+)
 @click.option("--epochs", type=click.IntRange(min=1), help="Length instead of the preset's.")
 @click.option("--minutes", type=_FiniteRange(min=0, min_open=True), help="Length in wall time instead, all in all.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Targets per step instead of the preset's.")
@@ -73,6 +76,7 @@ def train(
     posterior: str | None,
     aggregation: str | None,
     preset_name: str,
+    init: Path | None,
     epochs: int | None,
     minutes: float | None,
     batch_size: int | None,
@@ -114,6 +118,7 @@ def train(
         "resume": resume,
         "accumulate": accumulate,
         "compile_code": compile_code,
+        "initial_weights": init,
         "overrides": (*overrides, *([] if ema is None else [f"ema={ema}"])),
     }
     if dry_run:

@@ -33,6 +33,7 @@ class Run:
         data: Benchmark, digest and source of the data.
         accumulate: Passes of each process that make up one step.
         compile: Whether the model's code is compiled; the same numbers up to rounding.
+        initial_weights: Digest of the weights it starts from; ``None`` for random ones.
     """
 
     preset: str
@@ -44,6 +45,7 @@ class Run:
     data: dict[str, Any]
     accumulate: int = 1
     compile: bool = False
+    initial_weights: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""

@@ -54,12 +54,21 @@ class TrainingStep:
         run: What to compute.
         device: Where.
         processes: Among whom each batch is shared.
+        initial: Weights and batch statistics to start from instead of random ones.
     """
 
-    def __init__(self, run: Run, device: torch.device, processes: Processes) -> None:
+    def __init__(
+        self,
+        run: Run,
+        device: torch.device,
+        processes: Processes,
+        initial: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.run, self.device, self.processes = run, device, processes
         config = run.train
         self.model = build_seeded(run.model, config.seed, device).train()
+        if initial is not None:
+            self.model.load_state_dict(initial)
         self.model.recompute_activations(config.recompute_activations)
         if processes.count > 1:
             globalise_batch_norm(self.model)

@@ -22,6 +22,7 @@ from fusionvae_model.device import device_name
 from fusionvae_model.errors import FusionVAEError
 from fusionvae_model.event_files import EventFiles
 from fusionvae_model.guard import MOST_CONSECUTIVE_SKIPS
+from fusionvae_model.initial_weights import InitialWeights
 from fusionvae_model.interruption import StopRequest
 from fusionvae_model.processes import ALONE, Processes
 from fusionvae_model.progress import Progress, note
@@ -54,10 +55,17 @@ class Trainer:
         output: The run's folder.
         device: Where to compute.
         processes: Among whom each batch is shared.
+        initial: What it starts from, where that is a trained model; the one whose digest the run names.
     """
 
     def __init__(
-        self, run: Run, data: TrainingSet, output: Path, device: torch.device, processes: Processes = ALONE
+        self,
+        run: Run,
+        data: TrainingSet,
+        output: Path,
+        device: torch.device,
+        processes: Processes = ALONE,
+        initial: InitialWeights | None = None,
     ) -> None:
         self.run = run
         self.data = data
@@ -66,7 +74,8 @@ class Trainer:
         self.processes = processes
         self.step = 0
         self.seconds = 0.0
-        self.state = TrainingStep(run, device, processes)
+        self.initial = initial
+        self.state = TrainingStep(run, device, processes, None if initial is None else initial.tensors)
         self.model = self.state.model
         self.log = TrainingLog(output / LOG_FILE)
 
@@ -202,6 +211,8 @@ class Trainer:
             "steps": total,
             "batch_size": config.batch_size,
             "images_seen": total * config.batch_size,
+            "initial_weights": self.run.initial_weights,
+            "images_seen_before": 0 if self.initial is None else self.initial.images_seen,
             "steps_skipped": self.state.guard.total,
             "seconds": round(self.seconds, 1),
             "device": device_name(self.device),

@@ -15,6 +15,7 @@ from fusionvae_model.config import Preset, preset, preset_model
 from fusionvae_model.data import TrainingSet
 from fusionvae_model.device import keep_freed_memory, resolve_device
 from fusionvae_model.errors import FusionVAEError
+from fusionvae_model.initial_weights import InitialWeights
 from fusionvae_model.overrides import override
 from fusionvae_model.processes import ALONE, Processes, joined_processes
 from fusionvae_model.progress import note
@@ -43,6 +44,7 @@ def train(
     overrides: Sequence[str] = (),
     accumulate: int = 1,
     compile_code: bool = False,
+    initial_weights: str | Path | None = None,
     tensorboard: bool = False,
     sheet_every: int | None = None,
 ) -> dict[str, Any]:
@@ -63,6 +65,8 @@ def train(
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         precision: ``"32"`` or ``"bf16"``.
         resume: Continue what stands in ``output``.
+        initial_weights: A trained model to start from instead of random weights: its folder, or the name of weights in
+            the box. Steps, schedules and optimiser begin anew.
         compile_code: Fuse kernels; see :func:`fusionvae_model.device.compiled`.
         tensorboard: Write event files for TensorBoard beside the log.
         sheet_every: Steps between two sheets of samples; none by default.
@@ -96,6 +100,7 @@ def train(
             overrides=overrides,
             accumulate=accumulate,
             compile_code=compile_code,
+            initial_weights=initial_weights,
             processes=processes,
         )
         summary = trainer.finished_summary()
@@ -136,6 +141,7 @@ def prepare(
     overrides: Sequence[str] = (),
     accumulate: int = 1,
     compile_code: bool = False,
+    initial_weights: str | Path | None = None,
     processes: Processes = ALONE,
 ) -> Trainer:
     """Return a trainer at the place where :func:`train` will go on; writes nothing."""
@@ -155,12 +161,24 @@ def prepare(
     data = TrainingSet(data_path, device=target_device, seed=config.seed, channels=chosen.model.channels)
     data.check_fits(chosen.model)
     processes.shares(config.batch_size, accumulate)
+    initial = None if initial_weights is None else InitialWeights.read(initial_weights, chosen.model)
     steps = config.epochs * data.steps_per_epoch(config.batch_size)
-    run = Run(preset_name, chosen.model, config, minutes, steps, precision, data.description, accumulate, compile_code)
+    run = Run(
+        preset=preset_name,
+        model=chosen.model,
+        train=config,
+        minutes=minutes,
+        total_steps=steps,
+        precision=precision,
+        data=data.description,
+        accumulate=accumulate,
+        compile=compile_code,
+        initial_weights=None if initial is None else initial.digest,
+    )
     stored = stored_total_steps(output, run, resume=resume)
     if stored is not None:
         run = dataclasses.replace(run, total_steps=stored)
-    trainer = Trainer(run, data, output, target_device, processes)
+    trainer = Trainer(run, data, output, target_device, processes, initial)
     if stored is not None:
         restore_newest(output, trainer.load_checkpoint)
     elif minutes is not None:
