@@ -1,11 +1,15 @@
 """Compiled code, bf16 and channels-last compute what plain float32 does; on a GPU nothing waits for it."""
 
+import ctypes
+import platform
 import shutil
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from fusionvae_model import FusionVAEError
+from fusionvae_model import FusionVAEError, keep_freed_memory
 from fusionvae_model.device import compiled
 from fusionvae_model.training import prepare
 
@@ -31,6 +35,48 @@ def test_bound_is_float32_under_bf16(quick_trainer):
     exact, _ = quick_trainer().state._bound(batch, 0, slice(0, 12))
     torch.testing.assert_close(bound.nats, exact.nats, rtol=0.02, atol=0.0)
     assert not torch.equal(bound.nats, exact.nats)
+
+
+PASSES_THAT_FREE_MUCH = """
+import resource, sys
+import torch
+from fusionvae_model import keep_freed_memory
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+for _ in range(3):
+    before = faults()
+    blocks = [torch.ones(1 << 24) for _ in range(4)]
+    del blocks
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+def test_freed_memory_is_kept_for_the_next_pass(python):
+    kept, returned = (int(python(PASSES_THAT_FREE_MUCH, word).stdout) for word in ("keep", "leave"))
+    assert kept * 10 < returned
+
+
+@pytest.mark.parametrize(("most", "accepted"), [(1 << 30, 1 << 30), (1 << 25, 1 << 25)])
+def test_older_allocators_keep_blocks_of_the_size_they_allow(most, accepted, monkeypatch):
+    kept = {}
+
+    def mallopt(parameter, value):
+        if parameter == -3 and value > most:
+            return 0
+        kept[parameter] = value
+        return 1
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.31"))
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+    keep_freed_memory()
+    assert kept == {-3: accepted, -1: (1 << 31) - 1}
 
 
 def test_channels_last_changes_the_layout_alone(quick_trainer):

@@ -11,6 +11,8 @@ from torch import nn
 
 from fusionvae_model.errors import FusionVAEError
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
 
 def resolve_device(name: str) -> torch.device:
     """Return the device for ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
@@ -63,12 +65,15 @@ def peak_memory_mib(device: torch.device) -> float | None:
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc to keep large freed blocks for the next step instead of returning them to the system.
+    """Ask glibc to keep large freed blocks for the next pass instead of returning them to the system.
 
-    Every step allocates the same large activations; without this the kernel zeroes their pages each time. A no-op
-    where the C library has no such setting.
+    Every pass allocates the same large activations; without this the kernel zeroes their pages each time. It holds
+    for the whole process, whose memory then stays at its peak; the commands of this package call it, a program that
+    imports the package decides for itself. A no-op where the C library has no such setting.
     """
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+        mallopt = ctypes.CDLL(None).mallopt
+        # Its manual allows 32 MiB, newer versions take more. To set the other one alone would map every large block.
+        if not mallopt(_M_MMAP_THRESHOLD, 1 << 30):
+            mallopt(_M_MMAP_THRESHOLD, 1 << 25)
+        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
