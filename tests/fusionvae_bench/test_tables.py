@@ -6,6 +6,7 @@ from stand_ins import MemoryData, Toy
 
 from fusionvae_bench import evaluate
 from fusionvae_bench.rendering import to_html, to_latex, to_markdown
+from fusionvae_bench.report import markdown_report
 from fusionvae_bench.results import Score
 from fusionvae_bench.tables import all_tables, score_tables, settings_table, spread_table
 
@@ -150,10 +151,11 @@ def test_tables_of_spreads_wait_for_a_second_seed():
     assert not spread_table([dataclasses.replace(r, is_stand_in=True) for r in two], 8).has_ours
 
 
-def test_other_settings_are_no_seeds_of_the_same():
-    longer = seeded(82.0, 0.04, 1)
-    longer = dataclasses.replace(longer, training={**longer.training, "epochs": 8.0})
-    roles = [line.role for line in score_tables([seeded(80.0, 0.02, 0), longer])[0].lines if line.model == "FusionVAE"]
+@pytest.mark.parametrize("changed", [{"epochs": 8.0}, {"initial_weights": "sha256:0"}])
+def test_other_trainings_are_no_seeds_of_the_same(changed):
+    other = seeded(82.0, 0.04, 1)
+    other = dataclasses.replace(other, training={**other.training, **changed})
+    roles = [line.role for line in score_tables([seeded(80.0, 0.02, 0), other])[0].lines if line.model == "FusionVAE"]
     assert roles == ["paper", "here", "difference", "here", "difference"]
 
 
@@ -210,3 +212,10 @@ def test_latex_has_as_many_cells_as_columns_and_only_its_own_commands():
         assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
         assert text.isascii(), re.findall(r"[^\x00-\x7f]", text)
         assert not re.search(r"(?<!\\)[%#]", text)
+
+
+@pytest.mark.parametrize(("before", "words"), [(720_000, "720,000"), (None, "unknown")])
+def test_the_page_says_what_was_seen_before(before, words):
+    training = {"seed": 1, "epochs": 3.0, "initial_weights": "sha256:0", "images_seen_before": before}
+    page = markdown_report([scored(80.0, training=training)], [1])
+    assert f"- Training: 3.0 epochs, seed 1, from trained weights (images seen before: {words})" in page

@@ -65,7 +65,7 @@ def _identity(result: Result) -> str:
         settings = {key: value for key, value in (training.get("train_config") or {}).items() if key != "seed"}
         # No two trainings of equal minutes take equally many steps.
         length = f"{minutes} min" if (minutes := training.get("minutes")) else round(training.get("epochs") or 0)
-        alike = [training.get("preset"), training.get("batch_size"), length, settings]
+        alike = [training.get(key) for key in ("preset", "batch_size", "initial_weights")] + [length, settings]
     scored = [result.dataset_digest, result.split, result.num_images, result.num_samples]
     return json.dumps([result.model_kind, result.config, alike, scored], sort_keys=True)
 
