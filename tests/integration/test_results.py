@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,10 @@ import torch
 from fusionvae_bench import read_result
 from fusionvae_bench.evaluate import weights_digest
 from fusionvae_model import FusionVAE
-from fusionvae_model.checkpoint import BOX, model_folder
+from fusionvae_model.checkpoint import BOX, model_folder, read_training_summary
 
 RESULTS = Path(__file__).parents[2] / "results"
-IN_THE_BOX = {"fusion-mnist-12-epochs": "fusion-mnist"}
+IN_THE_BOX = {"fusion-mnist-23-epochs": "fusion-mnist"}
 """Whose weights come with the package, and so stand there alone."""
 
 
@@ -38,6 +39,15 @@ def test_all_weights_in_the_box_are_scored() -> None:
 def test_the_weights_are_those_that_were_scored(path: Path) -> None:
     result = read_result(path)
     assert weights_digest(FusionVAE.from_pretrained(weights(path))) == result.weights_digest
+
+
+def test_where_trainings_started_from_is_kept() -> None:
+    """Whoever trains the weights in the box again begins with weights that are here."""
+    kept = {f"sha256:{sha256(path.read_bytes()).hexdigest()}" for path in RESULTS.glob("*/model/model.safetensors")}
+    summaries = [read_training_summary(weights(path)) or {} for path in SCORED]
+    starts = {summary["initial_weights"] for summary in summaries if summary.get("initial_weights")}
+    assert starts
+    assert starts <= kept
 
 
 @pytest.mark.parametrize("path", SCORED, ids=lambda path: path.parent.name)
