@@ -219,3 +219,14 @@ def test_the_page_says_what_was_seen_before(before, words):
     training = {"seed": 1, "epochs": 3.0, "initial_weights": "sha256:0", "images_seen_before": before}
     page = markdown_report([scored(80.0, training=training)], [1])
     assert f"- Training: 3.0 epochs, seed 1, from trained weights (images seen before: {words})" in page
+
+
+def test_a_score_of_few_images_is_not_the_best():
+    few = dataclasses.replace(scored(70.0), num_images=3)
+    others = [scored(80.0, model_kind="fusionvae"), scored(81.0, model_kind="cvae"), few]
+    lines = [line for line in score_tables(others)[1].lines if line.role == "here" and line.result]
+    assert {line.result.scores["avg"].nll_nats: line.cells[4].is_best for line in lines} == {
+        70.0: False,
+        80.0: True,
+        81.0: False,
+    }

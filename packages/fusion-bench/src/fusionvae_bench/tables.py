@@ -314,8 +314,13 @@ def _difference(paper: Line, here: Line, *, with_error: bool = True) -> Line:
 
 
 def _with_best(lines: list[Line]) -> list[Line]:
-    """Mark the least value of every column among rows of their own; the best of one is no distinction."""
+    """Mark the least value of every column among rows of their own; the best of one is no distinction.
+
+    Where rows were scored on different numbers of images, those of the most compete: the first of a set may be easy.
+    """
     rivals = [line for line in lines if line.result or not line.role.startswith("mean of")] or lines
+    most = max((line.result.num_images for line in rivals if line.result), default=0)
+    rivals = [line for line in rivals if not line.result or line.result.num_images == most]
     if len(rivals) < 2:
         return lines
     columns = zip(*(line.cells for line in rivals), strict=True)
