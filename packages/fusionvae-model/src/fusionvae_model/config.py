@@ -306,7 +306,7 @@ PRESETS = {
     # a laptop's: minutes instead of hours
     "fusion-mnist-small": Preset(
         ModelConfig(image_size=32, channels=1, nll_size=28, likelihood="bernoulli", groups_per_scale=(1, 2), latent_channels=10, base_channels=8, preprocessing_blocks=2, cells_per_block=1, encoder_cells=1, decoder_cells=1),  # noqa: E501
-        TrainConfig(epochs=10, batch_size=32, warmup_fraction=0.05, beta_fraction=0.2, regularization=1e-3),
+        TrainConfig(epochs=10, batch_size=32, learning_rate=0.04, warmup_fraction=0.05, beta_fraction=0.2, regularization=1e-3),  # noqa: E501
         baseline_groups=(1, 3),
     ),
     "fusion-celeba-small": Preset(
