@@ -96,7 +96,7 @@ def test_only_the_first_process_writes_and_speaks(run_of_two, finished_run):
 def test_groups_are_balanced_by_the_mean_over_all_processes(quick_trainer, monkeypatch):
     class Elsewhere(Processes):
         def mean(self, values):
-            return values + 7 if len(values) == 3 else values  # a reconstruction and two groups
+            return values + 7 if len(values) == 4 else values  # both sides of the bound and two groups
 
     trainer, asked = quick_trainer(), []
     monkeypatch.setattr(step, "negative_elbo", lambda *_, mean_kl, **__: asked.append(mean_kl) or original())

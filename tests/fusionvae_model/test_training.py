@@ -138,6 +138,18 @@ def test_interrupted_in_every_step_equals_uninterrupted(quick_train, finished_ru
     assert_same_run(tmp_path / "run", finished_run)
 
 
+def test_steps_of_weighted_draws_resume_as_well(quick_train, tmp_path, monkeypatch):
+    settings = {"overrides": ["every_k=true", "importance_samples=3", "beta_fraction=0.5"]}
+    quick_train(tmp_path / "whole", **settings)
+    for step in (2, 5):  # β reaches 1 in between
+        with monkeypatch.context() as patch:
+            at_step(patch, step, interrupt)
+            with pytest.raises(FusionVAEError, match="interrupted"):
+                quick_train(tmp_path / "run", resume=True, **settings)
+    quick_train(tmp_path / "run", resume=True, **settings)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
 def test_full_disk_and_resumed_equals_uninterrupted(quick_train, finished_run, tmp_path, monkeypatch):
     left, synced = [20], os.fsync
 

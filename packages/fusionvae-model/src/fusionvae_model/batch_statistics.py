@@ -1,7 +1,7 @@
 """What batch norm remembers: the gap between training and inference, and how to close it."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,14 @@ from fusionvae_model.processes import ALONE, Processes
 
 
 @torch.no_grad()
-def train_eval_gap(model: FusionModel, batches: Iterable[Batch], *, seed: int, processes: Processes = ALONE) -> float:
+def train_eval_gap(
+    model: FusionModel,
+    batches: Iterable[Batch],
+    *,
+    seed: int,
+    num_inputs: Sequence[int] | None = None,
+    processes: Processes = ALONE,
+) -> float:
     """Return by how many nats the bound (Eq. 8) is better in train mode than in eval mode, on the same images.
 
     The noise is the same as well, and the model itself is left as it is.
@@ -22,13 +29,14 @@ def train_eval_gap(model: FusionModel, batches: Iterable[Batch], *, seed: int, p
         model: Any state of training.
         batches: At least one; each weighs the same.
         seed: Of the latents.
+        num_inputs: Numbers of inputs over which the mean is taken in each batch, instead of all inputs it has.
         processes: Among whom each batch is shared.
     """
     in_train_mode, in_eval_mode = copy.deepcopy(model).train(), copy.deepcopy(model).eval()
     gaps = []
     for index, batch in enumerate(batches):
         with_batch, with_memory = (
-            _bound(copy_, batch, seed, index, processes).mean() for copy_ in (in_train_mode, in_eval_mode)
+            _bound(copy_, batch, seed, index, processes, num_inputs).mean() for copy_ in (in_train_mode, in_eval_mode)
         )
         gaps.append(with_batch - with_memory)
     return float(processes.mean(torch.stack(gaps).mean()))
@@ -44,7 +52,7 @@ def reestimate_batch_norm(
 
     Args:
         model: Its mode and momenta stay as they are.
-        batches: At least one; equal shares of every number of inputs.
+        batches: At least one; with as many inputs as in training: equal shares of every number, or the most.
         seed: Of the latents.
         processes: Among whom each batch is shared.
     """
@@ -57,16 +65,19 @@ def reestimate_batch_norm(
             norm.reset_running_stats()
             norm.momentum = None  # a cumulative mean
         for index, batch in enumerate(batches):
-            _bound(model, batch, seed, index, processes)
+            _bound(model, batch, seed, index, processes, None)
     finally:
         model.train(was_training)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
 
 
-def _bound(model: FusionModel, batch: Batch, seed: int, index: int, processes: Processes) -> Tensor:
+def _bound(
+    model: FusionModel, batch: Batch, seed: int, index: int, processes: Processes, num_inputs: Sequence[int] | None
+) -> Tensor:
     """Return the bound of this process's rows in nats, ``[rows]``."""
     generator = seeded_generator("batch statistics", seed, index, device=batch.target.device)
     (rows,) = processes.shares(len(batch.target))
     noise = BatchNoise(generator, batch_size=len(batch.target), rows=rows)
-    return model(batch.target[rows], batch.inputs[rows], generator=noise).nats
+    options = {} if num_inputs is None else {"num_inputs": num_inputs}
+    return model(batch.target[rows], batch.inputs[rows], generator=noise, **options).nats

@@ -230,6 +230,10 @@ class TrainConfig(_Config):
         weight_decay: L2 added to every gradient.
         adamax_eps: AdaMax's ε.
         max_inputs: The number of inputs ``k`` of a batch is uniform on ``0…max_inputs``.
+        every_k: Whether a step scores all of ``0…max_inputs`` by the same latents and takes the mean, instead of one
+            ``k`` drawn for its batch: the same objective with less noise. Needs a posterior of the target alone.
+        importance_samples: Draws ``K`` of the latents that weigh each image once ``β`` has reached 1: the step then
+            maximises ``log 1/K Σ_s w_s`` (Burda et al. 2016), the estimate of Sec. 5.5 itself. 1 is Eq. (8).
         ema: Share of the past that the moving average of the weights, which then is the finished model, keeps per
             step; 0 for none.
         recompute_activations: Whether cells are computed again in the backward pass instead of remembered: less
@@ -248,13 +252,15 @@ class TrainConfig(_Config):
     weight_decay: float = 3e-4
     adamax_eps: float = 1e-3
     max_inputs: int = 3
+    every_k: bool = False
+    importance_samples: int = 1
     ema: float = 0.0
     recompute_activations: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "importance_samples"):
             if getattr(self, name) < 1:
                 raise FusionVAEError(f"{name} is {getattr(self, name)}; expected at least 1")
         if self.max_inputs < 0:
@@ -277,6 +283,19 @@ class Preset:
     model: ModelConfig
     train: TrainConfig
     baseline_groups: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that the model has what the objective draws on."""
+        posterior, draws = self.model.posterior, self.train.importance_samples
+        if self.train.every_k and posterior != "y":
+            raise FusionVAEError(
+                "every_k scores all numbers of inputs by the same latents, drawn from a posterior of the target alone; "
+                f"this {self.model.kind} has posterior {posterior!r}: leave every_k out"
+            )
+        if draws > 1 and posterior == "none":
+            raise FusionVAEError(
+                f"importance_samples is {draws}, but {self.model.kind} has no latents to draw; leave it at 1"
+            )
 
 
 # fmt: off

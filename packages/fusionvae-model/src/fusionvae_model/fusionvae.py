@@ -1,6 +1,7 @@
 """FusionVAE, top to bottom (paper Sec. 4)."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from itertools import groupby
 from typing import ClassVar
@@ -15,6 +16,7 @@ from fusionvae_model.errors import FusionVAEError
 from fusionvae_model.hierarchy import (
     Encoder,
     ImageHead,
+    LatentStep,
     TopDownWalk,
     Walk,
     draw_from_posterior,
@@ -53,33 +55,56 @@ class FusionVAE(FusionModel):
         self.other_encoders = nn.ModuleList(Encoder(layout) for layout in layouts)
 
     def forward(
-        self, target: Tensor, inputs: Tensor, *, others: Sequence[Tensor] = (), generator: NoiseSource | None = None
+        self,
+        target: Tensor,
+        inputs: Tensor,
+        *,
+        num_inputs: Sequence[int] | None = None,
+        num_samples: int = 1,
+        others: Sequence[Tensor] = (),
+        generator: NoiseSource | None = None,
     ) -> Bound:
-        """Return both sides of the bound for one ``z ~ q``; differentiable.
+        """Return both sides of the bound for ``z ~ q``; differentiable.
+
+        The draws and the likelihood do not depend on the inputs, so one pass serves every number of inputs.
 
         Args:
             target: ``y``, ``[b, c, h, w]`` in [0, 1].
             inputs: ``x_1 … x_k``, ``[b, k, c, h, w]`` in [0, 1], ``k ≥ 0``.
+            num_inputs: Numbers of inputs over whose bounds the mean is taken, each of the first so many inputs, all
+                with the same draws. All inputs by default; several need ``q(z | y)``.
+            num_samples: Draws ``K`` for each image; more than one are weighted as well.
             others: Inputs of each further modality, ``[b, n, c_m, h, w]`` in [0, 1], ``n ≥ 0``.
             generator: Source of the noise.
+
+        Raises:
+            FusionVAEError: If a shape does not fit the model, or more inputs are scored than given.
         """
         self._check_target(target)
         self._check_inputs(inputs, batch_size=len(target))
+        sizes = self._sizes(num_inputs, inputs)
+        if len(sizes) > 1 and self.config.posterior == "xy":
+            raise FusionVAEError(f"num_inputs is {sizes}; a posterior of inputs and target takes one pass for each")
         of_others = self._encode_others(others, batch_size=len(target))
-        of_target, (context,) = self._encode(target, inputs, (inputs.shape[1],), of_others)
+        of_target, contexts = self._encode(target, inputs[:, : max(sizes)], sizes, of_others)
+        seen_by_posterior = self._posterior_features(of_target, contexts[0])
+        if num_samples > 1:
+            contexts = [_for_samples(context, num_samples) for context in contexts]
+            seen_by_posterior = [repeat_images(features, num_samples) for features in seen_by_posterior]
+            target = target.repeat_interleave(num_samples, dim=0)
         walk = self.walk(
-            draw_from_posterior(generator),
-            batch_size=len(target),
-            contexts=[context],
-            target=self._posterior_features(of_target, context),
+            draw_from_posterior(generator), batch_size=len(target), contexts=contexts, target=seen_by_posterior
         )
-        log_likelihood = self._likelihood(walk, context).log_prob(target).sum(dim=(1, 2))
-        kl = [
-            normal_kl(step.posterior, step.priors[0]).flatten(1).sum(dim=1)
-            for step in walk.steps
-            if step.posterior is not None
-        ]
-        return Bound(log_likelihood, torch.stack(kl, dim=1))
+        log_likelihood = self._likelihood(walk, contexts[0]).log_prob(target).sum(dim=(1, 2))
+        kl = torch.stack([_mean_kl(step) for step in walk.steps], dim=1)
+        if num_samples == 1:
+            return Bound(log_likelihood, kl)
+        weights = (log_likelihood[:, None] + log_density_ratio(walk)).unflatten(0, (-1, num_samples))
+        return Bound(
+            log_likelihood.unflatten(0, (-1, num_samples)).mean(dim=1),
+            kl.unflatten(0, (-1, num_samples)).mean(dim=1),
+            (weights.logsumexp(dim=1) - math.log(num_samples)).mean(dim=1),
+        )
 
     def elbo(
         self, target: Tensor, inputs: Tensor, *, others: Sequence[Tensor] = (), generator: NoiseSource | None = None
@@ -178,11 +203,7 @@ class FusionVAE(FusionModel):
         self._check_target(target)
         self._check_inputs(inputs, batch_size=len(target))
         self._check_num_samples(num_samples)
-        sizes = (inputs.shape[1],) if num_inputs is None else tuple(num_inputs)
-        if not sizes or min(sizes) < 0 or max(sizes) > inputs.shape[1]:
-            raise FusionVAEError(
-                f"num_inputs is {sizes}; expected numbers from 0 to the {inputs.shape[1]} inputs given"
-            )
+        sizes = self._sizes(num_inputs, inputs)
         if len(sizes) > 1 and self.config.posterior == "xy":
             return self._separate_log_weights(target, inputs, num_samples, sizes, others, generator)
         of_others = self._encode_others(others, batch_size=len(target))
@@ -204,6 +225,16 @@ class FusionVAE(FusionModel):
                 weights.append(chunk.unflatten(0, (len(target), count)).transpose(1, 2))
         result = torch.cat(weights, dim=2)
         return result[:, 0] if num_inputs is None else result
+
+    @staticmethod
+    def _sizes(num_inputs: Sequence[int] | None, inputs: Tensor) -> tuple[int, ...]:
+        """Return the numbers of inputs to score, checked."""
+        sizes = (inputs.shape[1],) if num_inputs is None else tuple(num_inputs)
+        if not sizes or min(sizes) < 0 or max(sizes) > inputs.shape[1]:
+            raise FusionVAEError(
+                f"num_inputs is {sizes}; expected numbers from 0 to the {inputs.shape[1]} inputs given"
+            )
+        return sizes
 
     def _separate_log_weights(
         self,
@@ -284,6 +315,13 @@ class FusionVAE(FusionModel):
         return [min(chunk, num_samples - done) for done in range(0, num_samples, chunk)]
 
 
-def _for_samples(context: Context, count: int) -> Context:
+def _mean_kl(step: LatentStep) -> Tensor:
+    """Return ``KL(q_l ‖ p_l)`` of each image, ``[b]``, the mean over the sets of inputs."""
+    assert step.posterior is not None
+    kl = [normal_kl(step.posterior, prior).flatten(1).sum(dim=1) for prior in step.priors]
+    return kl[0] if len(kl) == 1 else torch.stack(kl).mean(dim=0)
+
+
+def _for_samples(context: Context, count: int) -> list[InputSet | None]:
     """Repeat what every group knows of a set of inputs for each sample of an image."""
     return [inputs if inputs is None else inputs.for_samples(count) for inputs in context]

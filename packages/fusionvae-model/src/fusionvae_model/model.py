@@ -24,17 +24,21 @@ class Bound:
     """The two sides of the evidence lower bound, Eq. (8) with ``β = α_l = 1``.
 
     Attributes:
-        log_likelihood: ``log p(y | z)`` for one ``z ~ q``, nats, ``[b]``.
-        kl: ``KL(q_l ‖ p_l)`` of each group, nats, ``[b, L]``; ``L = 0`` for a model without latent variables.
+        log_likelihood: ``log p(y | z)`` for ``z ~ q``, nats, ``[b]``; the mean over several draws.
+        kl: ``KL(q_l ‖ p_l)`` of each group, nats, ``[b, L]``; ``L = 0`` for a model without latent variables. The mean
+            over several draws and numbers of inputs.
+        weighted: ``log 1/K Σ_s p(y | z_s) p(z_s | x) / q(z_s | ·)`` of ``K > 1`` draws, nats, ``[b]``, the mean over
+            several numbers of inputs: a tighter bound (Burda et al. 2016). ``None`` for one draw.
     """
 
     log_likelihood: Tensor
     kl: Tensor
+    weighted: Tensor | None = None
 
     @property
     def nats(self) -> Tensor:
-        """The bound itself, ``[b]``."""
-        return self.log_likelihood - self.kl.sum(dim=1)
+        """The bound itself, ``[b]``; the tighter one of several draws."""
+        return self.log_likelihood - self.kl.sum(dim=1) if self.weighted is None else self.weighted
 
 
 P = ParamSpec("P")

@@ -25,6 +25,7 @@ class BatchNoise:
         generator: Source of randomness; every share starts from an equal one.
         batch_size: Rows of the whole batch.
         rows: Those of this share.
+        num_samples: Draws for each row, side by side.
         shapes: ``(m, h_l, w_l)`` of the groups in the order in which they will ask, to draw for all of them at once
             beforehand, as compiled code needs it.
     """
@@ -35,15 +36,17 @@ class BatchNoise:
         *,
         batch_size: int,
         rows: slice,
+        num_samples: int = 1,
         shapes: list[torch.Size] | None = None,
     ) -> None:
         self._generator = generator
-        self._batch_size, self._rows = batch_size, rows
+        self._batch_size = batch_size * num_samples
+        self._rows = slice(rows.start * num_samples, rows.stop * num_samples)
         self.mean_variances: list[Tensor] = []
         self._drawn = [self._draw(shape) for shape in shapes or ()]
 
     def __call__(self, mean: Tensor) -> Tensor:
-        """Return the rows' noise for the next group, ``[b, m, h, w]``."""
+        """Return the rows' noise for the next group, ``[b · num_samples, m, h, w]``."""
         drawn = self._drawn[len(self.mean_variances)] if self._drawn else self._draw(mean.shape[1:])
         self.mean_variances.append(mean.detach().var(dim=0, correction=0))
         return drawn

@@ -40,12 +40,16 @@ def balancing_weights(mean_kl: Tensor, gamma: Tensor) -> Tensor:
 def negative_elbo(bound: Bound, gamma: Tensor, *, beta: float, mean_kl: Tensor | None = None) -> Tensor:
     """Return ``mean_b(−log p(y|z) + β Σ_l α_l KL_l)`` in nats; ``α_l = 1`` once ``β`` has reached 1 (Eq. 8).
 
+    Several weighted draws, which have no such two sides, are for ``β = 1``: their tighter bound then takes its place.
+
     Args:
         bound: Of some rows of a batch.
         gamma: ``γ_l``, ``[L]``.
         beta: ``β`` in (0, 1].
         mean_kl: KL of each group over the whole batch, ``[L]``, where these are not all its rows.
     """
+    if bound.weighted is not None and beta >= 1:
+        return -bound.weighted.mean()
     own_kl = bound.kl.mean(dim=0)
     alpha = balancing_weights(own_kl if mean_kl is None else mean_kl, gamma) if beta < 1 else torch.ones_like(gamma)
     return beta * (own_kl * alpha).sum() - bound.log_likelihood.mean()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -110,11 +111,12 @@ class TrainingStep:
         for rows in shares:
             with self._weights() as weights:
                 bound, variances = self._bound(batch, step, rows)
-                means = torch.cat((-bound.log_likelihood.detach().mean()[None], bound.kl.detach().mean(dim=0)))
+                sides = torch.stack((bound.nats.detach().mean(), -bound.log_likelihood.detach().mean()))
+                means = torch.cat((sides, bound.kl.detach().mean(dim=0)))
                 if mean_kl is None:
                     means = self.processes.mean(means)
                 loss = negative_elbo(
-                    bound, self.gamma, beta=self.beta(step), mean_kl=means[1:] if mean_kl is None else mean_kl
+                    bound, self.gamma, beta=self.beta(step), mean_kl=means[2:] if mean_kl is None else mean_kl
                 )
                 seen.append(torch.cat((loss.detach()[None], means)))
                 spread.append(variances)
@@ -124,7 +126,7 @@ class TrainingStep:
                     loss = loss + penalty
                 loss.backward()
         gradient = self.processes.mean(self.parameters.gradient())
-        loss, reconstruction, *kl = self.processes.mean(torch.stack(seen).mean(dim=0)).unbind()
+        loss, nats, reconstruction, *kl = self.processes.mean(torch.stack(seen).mean(dim=0)).unbind()
         terms = {"the reconstruction": reconstruction}
         terms |= {f"the KL of group {l}": value for l, value in enumerate(kl, start=1)}
         accept = self.guard.judge(step + 1, terms | {"the regulariser": penalty.detach()}, gradient)
@@ -139,6 +141,8 @@ class TrainingStep:
             "posterior_variance": torch.stack(spread).mean(dim=0),
             "accepted": torch.ones_like(loss),
         }
+        if config.importance_samples > 1:
+            values["importance_bound_nats"] = nats
         return {name: torch.where(accept, value, 0.0) for name, value in values.items()}
 
     def beta(self, step: int) -> float:
@@ -170,12 +174,19 @@ class TrainingStep:
     def _bound(self, batch: Batch, step: int, rows: slice) -> tuple[Bound, Tensor]:
         """Return the bound of some rows, and how much the posterior means differ among them, ``[latents]``."""
         generator = seeded_generator("latents", self.run.train.seed, step, device=self.device)
-        noise = BatchNoise(generator, batch_size=len(batch.target), rows=rows, shapes=self.latent_shapes)
+        options = self._pass_options(step)
+        noise = BatchNoise(
+            generator,
+            batch_size=len(batch.target),
+            rows=rows,
+            num_samples=options.get("num_samples", 1),
+            shapes=self.latent_shapes,
+        )
         # Passes without gradient are few; compiling for them as well would not pay.
         forward = self._forward if torch.is_grad_enabled() else self.model
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bf16"):
             try:
-                bound = forward(batch.target[rows], batch.inputs[rows], generator=noise)
+                bound = forward(batch.target[rows], batch.inputs[rows], generator=noise, **options)
             except RuntimeError as error:
                 if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                     raise
@@ -184,6 +195,16 @@ class TrainingStep:
                     "folder of compiled code (TORCHINDUCTOR_CACHE_DIR), or leave out --compile"
                 ) from error
         return bound, torch.cat([self.gamma[:0], *(variance.flatten() for variance in noise.mean_variances)])
+
+    def _pass_options(self, step: int) -> dict[str, Any]:
+        """Return what a pass is asked for beyond the paper's: nothing, unless the configuration does."""
+        config = self.run.train
+        options: dict[str, Any] = {}
+        if config.every_k:
+            options["num_inputs"] = range(config.max_inputs + 1)
+        if config.importance_samples > 1 and self.beta(step) >= 1:
+            options["num_samples"] = config.importance_samples
+        return options
 
     def _weights(self) -> AbstractContextManager[list[Tensor]]:
         """Compute all weights at once; compiled code computes those of its convolutions by itself, fused."""

@@ -88,8 +88,10 @@ class Trainer:
         return self.state.take(batch, step)
 
     def batch(self, step: int, num_inputs: int | None = None) -> Batch:
-        """Return the batch of a step."""
+        """Return the batch of a step, of so many inputs; with every number of them in each step, of the most."""
         config = self.run.train
+        if config.every_k:
+            num_inputs = config.max_inputs
         return self.data.batch(step, config.batch_size, max_inputs=config.max_inputs, num_inputs=num_inputs)
 
     def train(
@@ -200,10 +202,15 @@ class Trainer:
                     yield self.batch(total + i, num_inputs=i % kinds)
                     progress.advance()
 
+            def gap() -> float:
+                num_inputs = range(kinds) if config.every_k else None
+                held_out = batches(statistics, held)
+                return train_eval_gap(self.model, held_out, seed=seed, num_inputs=num_inputs, processes=processes)
+
             with torch.no_grad(), self.state.weights.in_place():
-                gap_before = train_eval_gap(self.model, batches(statistics, held), seed=seed, processes=processes)
+                gap_before = gap()
                 reestimate_batch_norm(self.model, batches(0, statistics), seed=seed, processes=processes)
-                gap_after = train_eval_gap(self.model, batches(statistics, held), seed=seed, processes=processes)
+                gap_after = gap()
         summary = {
             "preset": self.run.preset,
             "minutes": self.run.minutes,
@@ -281,7 +288,9 @@ class Trainer:
     def measure_step_seconds(self, *, seconds: float) -> float:
         """Return the time of a step, averaged over equal shares of each number of inputs, on a throw-away model."""
         probe = TrainingStep(self.run, self.device, self.processes)
-        return self._measure(lambda batch, k: probe.take(batch, k)["loss"], seconds)
+        # the last steps are those that weigh several draws
+        first = self.run.total_steps if self.run.train.importance_samples > 1 else 0
+        return self._measure(lambda batch, k: probe.take(batch, first + k)["loss"], seconds)
 
     def measure_pass_seconds(self) -> float:
         """Return the time of a pass without gradient, of which :meth:`finish` makes :meth:`finishing_passes`."""

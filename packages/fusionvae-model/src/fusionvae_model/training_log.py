@@ -18,8 +18,9 @@ class TrainingLog:
     """A JSONL file of averages over the steps since its last line. Nothing is written before :meth:`rewind`.
 
     Steps that were skipped enter no average. The rate of the code is ``kl_nats``, its distortion
-    ``reconstruction_nats``; a latent is active where the variance of its posterior mean over images exceeds 0.01
-    (Burda et al. 2016), here within a batch.
+    ``reconstruction_nats``, the bound of one draw their sum with the other sign; where several draws are weighted, a
+    step maximises ``importance_bound_nats``. A latent is active where the variance of its posterior mean over images
+    exceeds 0.01 (Burda et al. 2016), here within a batch.
 
     Args:
         path: The file; continued if it exists.
@@ -95,6 +96,7 @@ class TrainingLog:
             **{key: extra[key] for key in ("step", "epoch", "seconds", "seconds_left")},
             "loss": means["loss"],
             "elbo_nats": bound,
+            **{name: means[name] for name in ("importance_bound_nats",) if name in means},
             "reconstruction_nats": means["reconstruction_nats"],
             "kl_nats": kl,
             "kl_per_group": means["kl_per_group"],

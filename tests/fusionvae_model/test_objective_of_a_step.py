@@ -1,0 +1,132 @@
+"""Every number of inputs and several weighted draws in one step: the same bound, with less noise or tighter."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from torch import nn
+from variants import TINY, VARIANTS, with_spoiled_statistics
+
+from fusionvae_model import Bound, FusionVAEError, build_model
+from fusionvae_model.layers import SqueezeExcitation
+from fusionvae_model.objective import negative_elbo
+
+BOTH = ("every_k=true", "importance_samples=3", "beta_fraction=0.5")
+
+
+@pytest.fixture
+def images():
+    noise = torch.Generator().manual_seed(3)
+    return torch.rand(4, 1, 16, 16, generator=noise), torch.rand(4, 3, 1, 16, 16, generator=noise)
+
+
+def seeded():
+    return torch.Generator().manual_seed(7)
+
+
+def variant(name):
+    torch.manual_seed(0)
+    return with_spoiled_statistics(build_model(dataclasses.replace(TINY, **VARIANTS[name])))
+
+
+@pytest.mark.parametrize("name", [name for name, changes in VARIANTS.items() if "posterior" not in changes])
+def test_every_number_of_inputs_is_the_mean_over_them(name, images):
+    model, (target, inputs) = variant(name), images
+    together = model(target, inputs, num_inputs=range(4), generator=seeded())
+    alone = [model(target, inputs[:, :k], generator=seeded()) for k in range(4)]
+    torch.testing.assert_close(together.kl, torch.stack([bound.kl for bound in alone]).mean(dim=0))
+    torch.testing.assert_close(together.nats, torch.stack([bound.nats for bound in alone]).mean(dim=0))
+
+
+@pytest.mark.parametrize("name", [name for name, changes in VARIANTS.items() if changes.get("posterior") != "none"])
+def test_weighted_draws_are_the_estimate_that_evaluation_makes(name, images):
+    model, (target, inputs) = variant(name), images
+    bound = model(target, inputs, num_samples=5, generator=seeded())
+    weights = model.log_importance_weights(target, inputs, num_samples=5, generator=seeded())
+    torch.testing.assert_close(bound.weighted, torch.logsumexp(weights, dim=1) - torch.tensor(5.0).log())
+    assert bound.nats is bound.weighted
+    assert (bound.nats > weights.mean(dim=1)).all()  # Jensen
+
+
+def test_weighted_draws_of_every_number_of_inputs(images):
+    model, (target, inputs) = variant("max-add"), images
+    bound = model(target, inputs, num_inputs=(0, 2), num_samples=5, generator=seeded())
+    weights = model.log_importance_weights(target, inputs, num_inputs=(0, 2), num_samples=5, generator=seeded())
+    expected = (torch.logsumexp(weights, dim=2) - torch.tensor(5.0).log()).mean(dim=1)
+    torch.testing.assert_close(bound.weighted, expected)
+
+
+def test_their_gradient_reaches_every_parameter(tiny_model, images):
+    for module in tiny_model.modules():
+        if isinstance(module, SqueezeExcitation):
+            nn.init.ones_(module.squeeze.bias)  # no ReLU of its four starts dead
+    bound = tiny_model(*images, num_inputs=range(4), num_samples=3, generator=seeded())
+    negative_elbo(bound, torch.ones(3), beta=1.0).backward()
+    for name, parameter in tiny_model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_the_tighter_bound_counts_once_beta_is_one():
+    sides = torch.tensor([-3.0, -5.0]), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    bound, gamma = Bound(*sides, torch.tensor([-4.0, -6.0])), torch.ones(2)
+    assert negative_elbo(bound, gamma, beta=1.0).item() == 5.0
+    assert negative_elbo(bound, gamma, beta=0.5) == negative_elbo(Bound(*sides), gamma, beta=0.5)
+
+
+def test_a_pass_draws_several_only_after_the_warm_up(quick_trainer):
+    trainer = quick_trainer(overrides=BOTH)  # β reaches 1 in step 4 of 8
+    assert [trainer.state._pass_options(step).get("num_samples", 1) for step in (0, 3, 4, 7)] == [1, 1, 3, 3]
+    plain = quick_trainer()
+    assert plain.state._pass_options(7) == {}
+
+
+def test_every_batch_has_all_inputs(quick_trainer):
+    trainer = quick_trainer(overrides=["every_k=true"])
+    assert [trainer.batch(step, k).inputs.shape[1] for step, k in ((0, None), (1, None), (2, 0), (3, 1))] == [3] * 4
+
+
+def test_the_log_has_both_bounds(quick_train, tmp_path, finished_run):
+    summary = quick_train(tmp_path / "run", overrides=BOTH, log_every=1)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    gaps = [line["importance_bound_nats"] - line["elbo_nats"] for line in lines]
+    assert gaps[:4] == pytest.approx([0] * 4, abs=1e-2)
+    assert min(gaps[4:]) > 0.05
+    assert [line["num_inputs"] for line in lines] == [3] * 8
+    assert summary["train_config"]["every_k"]
+    assert "importance_bound_nats" not in (finished_run / "log.jsonl").read_text()
+
+
+@pytest.mark.parametrize("number", [0, 5])
+def test_passes_add_up_to_the_whole_batch(number, quick_trainer):
+    one, three = quick_trainer(overrides=BOTH), quick_trainer(overrides=BOTH, accumulate=3)
+    values = []
+    for trainer in (one, three):
+        trainer.model.eval()  # in train mode each pass normalises by its own rows
+        values.append(trainer.train_step(trainer.batch(number), number))
+    for name in ("loss", "importance_bound_nats", "kl_per_group", "gradient_norm"):
+        torch.testing.assert_close(values[0][name], values[1][name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"kind": "cvae", "overrides": ["every_k=true"]}, "this cvae has posterior 'xy': leave every_k out"),
+        ({"posterior": "xy", "overrides": ["every_k=true"]}, "this fusionvae has posterior 'xy'"),
+        ({"kind": "fcn", "overrides": ["importance_samples=2"]}, "but fcn has no latents to draw; leave it at 1"),
+        ({"overrides": ["importance_samples=0"]}, "importance_samples is 0; expected at least 1"),
+    ],
+)
+def test_what_a_model_cannot_do_is_one_sentence(options, words, quick_trainer):
+    with pytest.raises(FusionVAEError, match=words):
+        quick_trainer(**options)
+
+
+def test_a_posterior_of_the_inputs_takes_a_pass_for_each_number(images):
+    target, inputs = images
+    with pytest.raises(
+        FusionVAEError, match=r"num_inputs is \(0, 3\); a posterior of inputs and target takes one pass"
+    ):
+        variant("cvae")(target, inputs, num_inputs=(0, 3))
