@@ -90,13 +90,14 @@ def test_channels_last_changes_the_layout_alone(quick_trainer):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
-def test_compiled_step_is_the_plain_one(quick_trainer, monkeypatch):
+@pytest.mark.parametrize("overrides", [(), ("every_k=true", "importance_samples=2", "beta_fraction=0")])
+def test_compiled_step_is_the_plain_one(overrides, quick_trainer, monkeypatch):
     """The whole pass is captured without a break; kernels are left plain here, since fusing them takes minutes."""
     compile_with = torch.compile
     monkeypatch.setattr(
         torch, "compile", lambda model, **_: compile_with(model, dynamic=False, backend="eager", fullgraph=True)
     )
-    plain, fast = quick_trainer(), quick_trainer(compile_code=True)
+    plain, fast = (quick_trainer(overrides=overrides, compile_code=choice) for choice in (False, True))
     values = [trainer.train_step(trainer.batch(0, num_inputs=2), 0) for trainer in (plain, fast)]
     for name, value in values[0].items():
         # up to rounding: the plain step normalises many weights at once

@@ -201,7 +201,7 @@ class TrainingStep:
         config = self.run.train
         options: dict[str, Any] = {}
         if config.every_k:
-            options["num_inputs"] = range(config.max_inputs + 1)
+            options["num_inputs"] = tuple(range(config.max_inputs + 1))
         if config.importance_samples > 1 and self.beta(step) >= 1:
             options["num_samples"] = config.importance_samples
         return options
