@@ -126,7 +126,7 @@ def plain_nll(model: nn.Module, batch: Batch, num_samples: int, num_inputs: rang
 
 
 def training_rounds(trainer: Trainer, plain: bool) -> Iterator[float]:
-    """The bound of the untrained model, then images per second of rounds over k = 0 … 3."""
+    """The bound of one batch, then images per second of rounds over k = 0 … 3."""
     kinds = trainer.run.train.max_inputs + 1
     work = PlainTraining(trainer) if plain else None
     yield bound_nats(trainer)
@@ -142,7 +142,7 @@ def training_rounds(trainer: Trainer, plain: bool) -> Iterator[float]:
 
 
 def evaluation_rounds(trainer: Trainer, plain: bool) -> Iterator[float]:
-    """The bound of the untrained model, then image-samples per second, every number of inputs counted."""
+    """The bound of one batch, then image-samples per second, every number of inputs counted."""
     counts = range(trainer.run.train.max_inputs + 1)
     area = (trainer.model.config.image_size // 32) ** 2
     batch = Batch(*(part[: EVALUATED // area] for part in vars(trainer.batch(0, num_inputs=counts[-1])).values()))
@@ -215,7 +215,7 @@ def main(job: str, side: str, data: str, settings: dict[str, Any]) -> None:
         torch.set_num_threads(settings["threads"])
     plain = side == "plain"
     if plain:
-        training.keep_freed_memory = lambda: None  # the allocator as it comes
+        training.tune_process = lambda: None  # the process as it comes
         hierarchy.bounded_normal = plain_bounded_normal
         hierarchy._log_density = plain_log_density
     with tempfile.TemporaryDirectory() as folder:
@@ -230,6 +230,7 @@ def main(job: str, side: str, data: str, settings: dict[str, Any]) -> None:
             device="cpu",
             precision="32",
             resume=False,
+            initial_weights=settings["weights"],
         )
     rounds = ROUNDS[job](trainer, plain)
     print(json.dumps(next(rounds)), flush=True)

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fusionvae_model import FusionVAEError, keep_freed_memory
-from fusionvae_model.device import compiled
+from fusionvae_model import FusionVAEError
+from fusionvae_model.device import compiled, keep_freed_memory
 from fusionvae_model.training import prepare
 
 
@@ -40,7 +40,7 @@ def test_bound_is_float32_under_bf16(quick_trainer):
 PASSES_THAT_FREE_MUCH = """
 import resource, sys
 import torch
-from fusionvae_model import keep_freed_memory
+from fusionvae_model.device import keep_freed_memory
 
 if sys.argv[1] == "keep":
     keep_freed_memory()
@@ -63,6 +63,24 @@ print(min(new_pages_of_a_pass() for _ in range(8)))  # the first few may still g
 def test_freed_memory_is_kept_for_the_next_pass(python):
     kept, returned = (int(python(PASSES_THAT_FREE_MUCH, word).stdout) for word in ("keep", "leave"))
     assert kept * 10 < returned
+
+
+SUBNORMAL_PRODUCTS = """
+import sys
+import torch
+from fusionvae_model import tune_process
+
+torch.set_num_threads(2)
+if sys.argv[1] == "tuned":
+    tune_process()
+product = torch.full((1 << 22,), 1e-20) * 1e-20
+print(int((product == 0).sum()), int(product.count_nonzero()))
+"""
+
+
+def test_subnormal_numbers_count_as_zero_on_every_thread(python):
+    tuned, plain = (python(SUBNORMAL_PRODUCTS, word).stdout.split() for word in ("tuned", "plain"))
+    assert (tuned, plain) == ([str(1 << 22), "0"], ["0", str(1 << 22)])
 
 
 @pytest.mark.parametrize(("most", "accepted"), [(1 << 30, 1 << 30), (1 << 25, 1 << 25)])

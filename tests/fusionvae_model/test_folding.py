@@ -52,3 +52,19 @@ def test_a_folded_model_keeps_channels_last(tiny_model):
     assert len(maps) > 50
     at_the_start = ("walk.groups.0.cells",)  # h, the same for all
     assert [name for name, f in maps if not f.is_contiguous(memory_format=torch.channels_last)] == [*at_the_start]
+
+
+def test_what_an_extinct_channel_has_left_counts_as_zero():
+    """Products of such weights are subnormal, and slow on a CPU."""
+    torch.manual_seed(0)
+    cell = with_spoiled_statistics(DecoderCell(8, expansion=6))
+    with torch.no_grad():
+        for parameter in (*cell.expand[1:].parameters(), *cell.contract[:2].parameters()):
+            parameter[::3] *= 1e-20
+        cell.contract[3].weight[0, 1] = 1e-9  # little, but it counts
+    folded = fold_batch_norm(cell)
+    weights = torch.cat([parameter.flatten() for parameter in folded.parameters()]).abs()
+    assert (weights == 0).sum() > 48 / 3 * (8 + 25)
+    assert weights[weights > 0].min() > 1e-12
+    f = torch.randn(3, 8, 8, 8)
+    torch.testing.assert_close(folded(f), cell(f))

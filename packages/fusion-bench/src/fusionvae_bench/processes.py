@@ -15,7 +15,7 @@ from fusionvae_bench.errors import BenchError, ModelError
 from fusionvae_bench.evaluate import Request, fingerprint, score_tiles
 from fusionvae_bench.tiles import ALONE, Share, TileStore
 from fusionvae_bench.weights import load_model
-from fusionvae_model import FusionVAEError
+from fusionvae_model import FusionVAEError, tune_process
 
 
 def share_of(environment: Mapping[str, str]) -> Share:
@@ -76,6 +76,7 @@ def _score_share(
 ) -> None:
     torch.set_num_threads(threads)
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    tune_process()
     model = load_model(weights, data, device)
     store = TileStore(folder, fingerprint(model, data, request, device), rank=share.rank)
     score_tiles(model, data, request, store, device, share=share, quiet=share.rank > 0)

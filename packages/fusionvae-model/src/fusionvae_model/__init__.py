@@ -5,7 +5,7 @@ __version__ = "0.1.0"
 from fusionvae_model.baselines import CVAE, FCN
 from fusionvae_model.catalogue import build_model, load_model
 from fusionvae_model.config import AGGREGATIONS, MODEL_KINDS, PRESETS, ModelConfig, TrainConfig
-from fusionvae_model.device import keep_freed_memory
+from fusionvae_model.device import tune_process
 from fusionvae_model.errors import FusionVAEError
 from fusionvae_model.fusionvae import FusionVAE
 from fusionvae_model.model import Bound, FusionModel
@@ -24,6 +24,6 @@ __all__ = [
     "TrainConfig",
     "__version__",
     "build_model",
-    "keep_freed_memory",
     "load_model",
+    "tune_process",
 ]

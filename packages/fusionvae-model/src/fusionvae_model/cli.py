@@ -202,9 +202,9 @@ def fuse(
     hidden.
     """
     from fusionvae_model import sheets
-    from fusionvae_model.device import keep_freed_memory, resolve_device
+    from fusionvae_model.device import resolve_device, tune_process
 
-    keep_freed_memory()
+    tune_process()
     model = load_model(weights, device=resolve_device(device))
     inputs = sheets.read_inputs(images, model.config, fit=fit)
     fusion = sheets.fuse(model, inputs, num_samples=samples, temperature=temperature, seed=seed)

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from fusionvae_model.layers import WeightNormConv2d
 
+LEAST_WEIGHT = 1e-12
+"""Smaller ones count as zero: no sum notices, but products of them are subnormal, tens of times slower on a CPU."""
+
 
 @torch.no_grad()
 def fold_batch_norm(module: nn.Module) -> nn.Module:
@@ -86,7 +89,11 @@ def _like(convolution: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Con
     result = copy.copy(convolution)
     result._parameters = dict(convolution._parameters)
     # Not contiguous(): it leaves 1×1 and depthwise filters as they are, and what follows them loses the layout.
-    weight = weight.detach().to(memory_format=torch.channels_last)
+    weight = _without_traces(weight).to(memory_format=torch.channels_last)
     result.weight = nn.Parameter(weight, requires_grad=False)
-    result.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+    result.bias = None if bias is None else nn.Parameter(_without_traces(bias), requires_grad=False)
     return result
+
+
+def _without_traces(values: Tensor) -> Tensor:
+    return torch.where(values.abs() < LEAST_WEIGHT, 0.0, values.detach())

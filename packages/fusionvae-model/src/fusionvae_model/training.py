@@ -13,7 +13,7 @@ import torch
 from fusionvae_model.checkpoint import write_json
 from fusionvae_model.config import Preset, preset, preset_model
 from fusionvae_model.data import TrainingSet
-from fusionvae_model.device import keep_freed_memory, resolve_device
+from fusionvae_model.device import resolve_device, tune_process
 from fusionvae_model.errors import FusionVAEError
 from fusionvae_model.initial_weights import InitialWeights
 from fusionvae_model.overrides import override
@@ -152,7 +152,7 @@ def prepare(
         raise FusionVAEError(f"got {minutes} minutes; expected a finite number above 0")
     if precision not in PRECISIONS:
         raise FusionVAEError(f"got precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
-    keep_freed_memory()
+    tune_process()
     model = preset_model(preset_name, kind=kind, posterior=posterior, aggregation=aggregation)
     chosen = override(Preset(model, preset(preset_name).train), overrides)
     target_device = resolve_device(device) if isinstance(device, str) else device

@@ -34,7 +34,7 @@ from fusionvae_bench.rows import ROWS, row_title
 from fusionvae_bench.tables import score_tables
 from fusionvae_bench.tiles import TileStore
 from fusionvae_bench.weights import WEIGHTS, load_model, model_name, training_summary
-from fusionvae_model.device import keep_freed_memory
+from fusionvae_model import tune_process
 
 _MANY_VALUES = "--num-inputs"
 
@@ -121,7 +121,7 @@ def run(
             seed=seed,
             metrics=metrics,
         )
-        keep_freed_memory()
+        tune_process()
         model = load_model(weights, data, where)
         data = data.with_channels(model_config(model).get("channels", data.shape[-1]))
         check_request(model, data, request)
