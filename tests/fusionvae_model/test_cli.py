@@ -136,10 +136,21 @@ def test_info(finished_run):
     assert values["model"]["groups_per_scale"] == [1, 1]
     assert values["training"]["steps"] == 8
     printed = call("info", finished_run).stdout
+    assert values["extinct_channels"] == 0 < values["hidden_channels"]
     assert printed.startswith(f"fusionvae with {values['parameters']:,} parameters\n\nmodel\n")
     assert "  groups per scale: 1, 1\n" in printed
     assert "  train config, batch size: 12\n" in printed
     assert "{" not in printed
+
+
+def test_info_counts_the_channels_that_weight_decay_has_put_out(tiny_model, tmp_path):
+    norm = tiny_model.walk.groups[1].cells[0].contract[1]
+    for parameter in norm.parameters():
+        parameter.data[:2] = 1e-25
+    tiny_model.save_pretrained(tmp_path)
+    values = json.loads(call("info", tmp_path, "--json").stdout)
+    assert values["extinct_channels"] == 2
+    assert f"has put out 2 of the {values['hidden_channels']} hidden channels" in call("info", tmp_path).stdout
 
 
 def test_info_of_an_untrained_model(model_folder):

@@ -13,6 +13,7 @@ from fusionvae_model.catalogue import load_model
 from fusionvae_model.checkpoint import model_folder, read_training_summary
 from fusionvae_model.config import AGGREGATIONS, MODEL_KINDS, PRESETS
 from fusionvae_model.errors import FusionVAEError
+from fusionvae_model.initial_weights import extinct_channels
 
 
 class _OneSentenceErrors(click.Group):
@@ -150,8 +151,11 @@ def train(
 def info(folder: Path, as_json: bool) -> None:
     """Print what a model is and how it was trained."""
     model = load_model(folder)
+    extinct = extinct_channels(model, model.state_dict()).values()
     values: dict[str, Any] = {
         "parameters": model.num_parameters,
+        "hidden_channels": sum(len(channels) for channels in extinct),
+        "extinct_channels": sum(int(channels.sum()) for channels in extinct),
         "model": model.config.to_dict(),
         "training": read_training_summary(model_folder(folder)),
     }
@@ -159,6 +163,11 @@ def info(folder: Path, as_json: bool) -> None:
         click.echo(json.dumps(values, indent=2))
         return
     click.echo(f"{model.config.kind} with {model.num_parameters:,} parameters")
+    if values["extinct_channels"]:
+        click.echo(
+            "weight decay has put out {extinct_channels} of the {hidden_channels} hidden channels of its decoder's "
+            "cells; train --init … --set revive_channels=true --set weight_decay=0 starts them anew".format(**values)
+        )
     for section in ("model", "training"):
         if values[section]:
             click.echo(f"\n{section}")

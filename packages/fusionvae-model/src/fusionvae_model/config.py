@@ -234,6 +234,9 @@ class TrainConfig(_Config):
             ``k`` drawn for its batch: the same objective with less noise. Needs a posterior of the target alone.
         importance_samples: Draws ``K`` of the latents that weigh each image once ``β`` has reached 1: the step then
             maximises ``log 1/K Σ_s w_s`` (Burda et al. 2016), the estimate of Sec. 5.5 itself. 1 is Eq. (8).
+        revive_channels: Whether hidden channels of the decoder's cells that weight decay has put out start anew, where
+            the training starts from a trained model
+            (:func:`~fusionvae_model.initial_weights.with_revived_channels`).
         ema: Share of the past that the moving average of the weights, which then is the finished model, keeps per
             step; 0 for none.
         recompute_activations: Whether cells are computed again in the backward pass instead of remembered: less
@@ -254,6 +257,7 @@ class TrainConfig(_Config):
     max_inputs: int = 3
     every_k: bool = False
     importance_samples: int = 1
+    revive_channels: bool = False
     ema: float = 0.0
     recompute_activations: bool = False
     seed: int = 0

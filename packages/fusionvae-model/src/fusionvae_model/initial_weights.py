@@ -1,15 +1,20 @@
 """Where a training starts from when it does not start from random weights: those of a trained model."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fusionvae_model.checkpoint import WEIGHTS_FILE, model_folder, read_pretrained, read_training_summary
 from fusionvae_model.config import ModelConfig
 from fusionvae_model.errors import FusionVAEError
+from fusionvae_model.layers import DecoderCell, UpCell
+
+EXTINCT = 1e-6
+"""Gain and shift of a batch norm below which its channel says nothing any more."""
 
 
 @dataclass(frozen=True)
@@ -53,3 +58,42 @@ class InitialWeights:
 def _images_seen(summary: dict[str, Any]) -> int | None:
     counts = [summary.get("images_seen"), summary.get("images_seen_before", 0)]
     return sum(counts) if all(isinstance(count, int) for count in counts) else None
+
+
+def extinct_channels(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return which hidden channels of the decoder's cells have gone out, by the name of the cell: bool ``[hidden]``.
+
+    L2 weight decay pulls on the expanding filter of a channel, on its depthwise one, and on the gains and shifts of
+    the two batch norms between them; where the likelihood asks little of their product, all of them shrink to nothing
+    within some hundred steps, together, and no gradient is left to bring the channel back.
+
+    Args:
+        model: Has the cells.
+        tensors: Its trained parameters by name.
+    """
+    cells = [name for name, module in model.named_modules() if isinstance(module, DecoderCell | UpCell)]
+    return {
+        name: (tensors[f"{name}.contract.1.weight"].abs() < EXTINCT)
+        & (tensors[f"{name}.contract.1.bias"].abs() < EXTINCT)
+        for name in cells
+    }
+
+
+def with_revived_channels(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return trained tensors whose extinct hidden channels start anew; the model still computes what it did.
+
+    A revived channel takes filters and batch norms from an untrained model, and no part yet in what its cell puts
+    out: the contracting weights that read it are zero, from where the first gradient moves them.
+
+    Args:
+        model: Untrained, of the same architecture.
+        tensors: Trained parameters and buffers by name.
+    """
+    revived = {name: tensor.clone() for name, tensor in tensors.items()}
+    fresh = model.state_dict()
+    for cell, extinct in extinct_channels(model, tensors).items():
+        for part in ("expand.1", "expand.2", "contract.0", "contract.1"):
+            for name in [name for name in fresh if name.startswith(f"{cell}.{part}.") and fresh[name].ndim]:
+                revived[name][extinct] = fresh[name][extinct].to(revived[name])
+        revived[f"{cell}.contract.3.weight"][:, extinct] = 0
+    return revived

@@ -16,6 +16,7 @@ from fusionvae_model.device import compiled
 from fusionvae_model.errors import FusionVAEError
 from fusionvae_model.global_batch_norm import globalise_batch_norm
 from fusionvae_model.guard import StepGuard
+from fusionvae_model.initial_weights import with_revived_channels
 from fusionvae_model.model import Bound, FusionModel
 from fusionvae_model.noise import BatchNoise
 from fusionvae_model.objective import (
@@ -69,7 +70,8 @@ class TrainingStep:
         config = run.train
         self.model = build_seeded(run.model, config.seed, device).train()
         if initial is not None:
-            self.model.load_state_dict(initial)
+            revives = config.revive_channels
+            self.model.load_state_dict(with_revived_channels(self.model, initial) if revives else initial)
         self.model.recompute_activations(config.recompute_activations)
         if processes.count > 1:
             globalise_batch_norm(self.model)

@@ -162,6 +162,11 @@ def prepare(
     data.check_fits(chosen.model)
     processes.shares(config.batch_size, accumulate)
     initial = None if initial_weights is None else InitialWeights.read(initial_weights, chosen.model)
+    if config.revive_channels and initial is None:
+        raise FusionVAEError(
+            "revive_channels starts extinct channels of a trained model anew, but this training starts from random "
+            "weights; name the model with --init, or leave revive_channels out"
+        )
     steps = config.epochs * data.steps_per_epoch(config.batch_size)
     run = Run(
         preset=preset_name,
