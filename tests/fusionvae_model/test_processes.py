@@ -117,15 +117,25 @@ def test_shares_are_the_whole_batch_once():
     assert not Processes(1, 2).writes
 
 
-@pytest.mark.parametrize("number", [0, 5])
-def test_passes_add_up_to_the_whole_batch_where_batch_norm_does_not_mix_it(number, quick_trainer):
+WEIGHTED = ("every_k=true", "importance_samples=3", "beta_fraction=0.5")
+
+
+@pytest.mark.parametrize(("number", "overrides"), [(0, ()), (5, ()), (0, WEIGHTED), (5, WEIGHTED)])
+def test_passes_add_up_to_the_whole_batch_where_batch_norm_does_not_mix_it(number, overrides, quick_trainer):
     """In eval mode the two must agree; in train mode each pass normalises by its own rows."""
-    one, three = quick_trainer(), quick_trainer(accumulate=3)
+    one, three = quick_trainer(overrides=overrides), quick_trainer(overrides=overrides, accumulate=3)
     values = []
     for trainer in (one, three):
         trainer.model.eval()
         values.append(trainer.train_step(trainer.batch(number, num_inputs=2), number))
-    for name in ("loss", "reconstruction_nats", "kl_per_group", "gradient_norm"):
+    assert ("importance_bound_nats" in values[0]) == bool(overrides)
+    for name in values[0].keys() & {
+        "loss",
+        "importance_bound_nats",
+        "reconstruction_nats",
+        "kl_per_group",
+        "gradient_norm",
+    }:
         torch.testing.assert_close(values[0][name], values[1][name], rtol=1e-4, atol=1e-5)
     for a, b in zip(one.state.optimizer.state.values(), three.state.optimizer.state.values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
