@@ -239,6 +239,7 @@ def test_log_lines_say_everything(finished_run, data_file):
             "kl_nats",
             "kl_per_group",
             "active_units_per_group",
+            "extinct_channels",
             "beta",
             "learning_rate",
             "gradient_norm",
@@ -251,6 +252,7 @@ def test_log_lines_say_everything(finished_run, data_file):
         assert line["elbo_nats"] == pytest.approx(-line["reconstruction_nats"] - line["kl_nats"], rel=1e-4)
         assert line["kl_nats"] == pytest.approx(sum(line["kl_per_group"]), rel=1e-4)
         assert len(line["kl_per_group"]) == 2
+        assert line["extinct_channels"] == 0
         assert line["seconds_left"] == pytest.approx(line["seconds"] / step * (8 - step), rel=1e-4)
         assert line["num_inputs"] == pytest.approx(sum(drawn[step - steps : step]) / steps, rel=1e-5)
         assert min(line["gradient_norm"], line["images_per_second"]) > 0
@@ -292,6 +294,19 @@ def test_sheets_on_the_way_change_nothing(quick_train, finished_run, tmp_path):
     assert_same_run(tmp_path / "run", finished_run)
 
 
+def test_the_log_counts_the_channels_that_weight_decay_has_put_out(quick_trainer):
+    trainer = quick_trainer()
+    norm = trainer.model.walk.groups[1].cells[0].contract[1]
+    trainer.log.add(trainer.train_step(trainer.batch(0), 0), 12, 0)
+    with torch.no_grad():
+        norm.weight[:3] = norm.bias[:2] = 1e-25
+        norm.bias[2] = 0.1  # still says something
+    trainer.output.mkdir()
+    trainer.step = 1
+    trainer._write_log_line(None)
+    assert lines(trainer.output)[0]["extinct_channels"] == 2
+
+
 def test_units_are_active_where_the_posterior_mean_differs_among_images(quick_trainer):
     trainer = quick_trainer()
     head = trainer.model.walk.groups[1].posterior_head
@@ -302,6 +317,7 @@ def test_units_are_active_where_the_posterior_mean_differs_among_images(quick_tr
     line = trainer.log.write(
         group_sizes=trainer.state.group_sizes,
         keep=False,
+        extinct_channels=0,
         **dict.fromkeys(("step", "epoch", "seconds", "seconds_left", "beta", "learning_rate"), 1.0),
     )
     assert trainer.state.group_sizes == [2 * 16, 2 * 64]

@@ -22,7 +22,7 @@ from fusionvae_model.device import device_name
 from fusionvae_model.errors import FusionVAEError
 from fusionvae_model.event_files import EventFiles
 from fusionvae_model.guard import MOST_CONSECUTIVE_SKIPS
-from fusionvae_model.initial_weights import InitialWeights
+from fusionvae_model.initial_weights import InitialWeights, extinct_channels
 from fusionvae_model.interruption import StopRequest
 from fusionvae_model.processes import ALONE, Processes
 from fusionvae_model.progress import Progress, note
@@ -149,6 +149,7 @@ class Trainer:
     def _write_log_line(self, events: EventFiles | None) -> str:
         """Write a line; return what the progress should say."""
         self._report_skips()
+        extinct = extinct_channels(self.model, self.model.state_dict())
         line = self.log.write(
             keep=self.processes.writes,
             step=self.step,
@@ -158,6 +159,7 @@ class Trainer:
             beta=self.state.beta(self.step - 1),
             learning_rate=float(self.state.optimizer.learning_rate),
             group_sizes=self.state.group_sizes,
+            extinct_channels=sum(int(channels.sum()) for channels in extinct.values()),
         )
         if events is not None:
             events.add(line)

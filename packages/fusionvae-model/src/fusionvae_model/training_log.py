@@ -20,7 +20,8 @@ class TrainingLog:
     Steps that were skipped enter no average. The rate of the code is ``kl_nats``, its distortion
     ``reconstruction_nats``, the bound of one draw their sum with the other sign; where several draws are weighted, a
     step maximises ``importance_bound_nats``. A latent is active where the variance of its posterior mean over images
-    exceeds 0.01 (Burda et al. 2016), here within a batch.
+    exceeds 0.01 (Burda et al. 2016), here within a batch. A hidden channel of the decoder's cells is extinct where
+    :func:`~fusionvae_model.initial_weights.extinct_channels` says so.
 
     Args:
         path: The file; continued if it exists.
@@ -101,6 +102,7 @@ class TrainingLog:
             "kl_nats": kl,
             "kl_per_group": means["kl_per_group"],
             "active_units_per_group": [int((part > ACTIVE_VARIANCE).sum()) for part in parts],
+            "extinct_channels": extra["extinct_channels"],
             **{key: extra[key] for key in ("beta", "learning_rate")},
             "gradient_norm": means["gradient_norm"],
             "num_inputs": self._counts["num_inputs"] / steps,
