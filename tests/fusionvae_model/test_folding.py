@@ -54,17 +54,36 @@ def test_a_folded_model_keeps_channels_last(tiny_model):
     assert [name for name, f in maps if not f.is_contiguous(memory_format=torch.channels_last)] == [*at_the_start]
 
 
+@pytest.mark.parametrize(("extinct", "left"), [(0, 48), (3, 48), (16, 32), (33, 16), (48, 16)])
+@pytest.mark.parametrize("kind", [DecoderCell, UpCell])
+def test_extinct_channels_are_left_out(kind, extinct, left):
+    """Which changes nothing but the time that it takes: whole vectors of 16 channels stay."""
+    torch.manual_seed(0)
+    cell = with_spoiled_statistics(kind(8, expansion=6)).double()
+    channels = torch.randperm(48)[:extinct]
+    with torch.no_grad():
+        for parameter in cell.contract[1].parameters():
+            parameter[channels] = 1e-25
+    folded = fold_batch_norm(cell)
+    assert [len(part.weight) for part in (folded.expand[0], folded.contract[0])] == [left, left]
+    assert folded.contract[2].weight.shape[1] == left
+    assert folded.contract[0].groups == folded.contract[0].in_channels == left
+    f = torch.randn(3, 8, 8, 8, dtype=torch.double)
+    torch.testing.assert_close(folded(f), cell(f), rtol=1e-9, atol=1e-9)
+    assert len(cell.contract[0].weight) == 48
+
+
 def test_what_an_extinct_channel_has_left_counts_as_zero():
     """Products of such weights are subnormal, and slow on a CPU."""
     torch.manual_seed(0)
     cell = with_spoiled_statistics(DecoderCell(8, expansion=6))
     with torch.no_grad():
         for parameter in (*cell.expand[1:].parameters(), *cell.contract[:2].parameters()):
-            parameter[::3] *= 1e-20
+            parameter[::10] *= 1e-20  # too few to be left out
         cell.contract[3].weight[0, 1] = 1e-9  # little, but it counts
     folded = fold_batch_norm(cell)
     weights = torch.cat([parameter.flatten() for parameter in folded.parameters()]).abs()
-    assert (weights == 0).sum() > 48 / 3 * (8 + 25)
+    assert (weights == 0).sum() == 5 * (8 + 1 + 25 + 1)
     assert weights[weights > 0].min() > 1e-12
     f = torch.randn(3, 8, 8, 8)
     torch.testing.assert_close(folded(f), cell(f))

@@ -5,13 +5,17 @@ front of a 1×1 convolution without padding likewise. What stands between a skip
 """
 
 import copy
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from fusionvae_model.layers import WeightNormConv2d
+from fusionvae_model.depthwise import DepthwiseConv2d
+from fusionvae_model.layers import DecoderCell, UpCell, WeightNormConv2d
 
+CHANNELS_OF_A_VECTOR = 16
+"""Of float32, on the widest CPUs; kernels take channels by so many."""
 LEAST_WEIGHT = 1e-12
 """Smaller ones count as zero: no sum notices, but products of them are subnormal, tens of times slower on a CPU."""
 
@@ -30,6 +34,9 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
                 setattr(parent, name, type(child)(*_folded(child)))
             elif isinstance(child, WeightNormConv2d):
                 setattr(parent, name, _plain(child))
+    for cell in folded.modules():
+        if isinstance(cell, DecoderCell | UpCell):
+            _leave_out_extinct_channels(cell)
     return folded
 
 
@@ -90,9 +97,30 @@ def _like(convolution: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Con
     result._parameters = dict(convolution._parameters)
     # Not contiguous(): it leaves 1×1 and depthwise filters as they are, and what follows them loses the layout.
     weight = _without_traces(weight).to(memory_format=torch.channels_last)
+    result.out_channels, result.in_channels = len(weight), weight.shape[1] * result.groups
+    if isinstance(result, DepthwiseConv2d):
+        result.groups = result.in_channels = result.out_channels
     result.weight = nn.Parameter(weight, requires_grad=False)
     result.bias = None if bias is None else nn.Parameter(_without_traces(bias), requires_grad=False)
     return result
+
+
+def _leave_out_extinct_channels(cell: DecoderCell | UpCell) -> None:
+    """Leave out the hidden channels that are zero everywhere: the same function of fewer channels."""
+    expand, depthwise, contract = cell.expand[0], cell.contract[0], cell.contract[2]
+    assert isinstance(expand, nn.Conv2d)
+    assert isinstance(depthwise, DepthwiseConv2d)
+    assert isinstance(contract, nn.Conv2d)
+    assert expand.bias is not None
+    assert depthwise.bias is not None
+    speaks = depthwise.weight.flatten(1).any(dim=1) | (depthwise.bias != 0)
+    # whole vectors of channels, those that speak first; Swish leaves the others zero
+    vectors = max(1, math.ceil(int(speaks.sum()) / CHANNELS_OF_A_VECTOR))
+    count = min(len(speaks), vectors * CHANNELS_OF_A_VECTOR)
+    kept = speaks.to(torch.uint8).argsort(descending=True, stable=True)[:count].sort().values
+    cell.expand[0] = _like(expand, expand.weight[kept], expand.bias[kept])
+    cell.contract[0] = _like(depthwise, depthwise.weight[kept], depthwise.bias[kept])
+    cell.contract[2] = _like(contract, contract.weight[:, kept], contract.bias)
 
 
 def _without_traces(values: Tensor) -> Tensor:
