@@ -23,7 +23,7 @@ from torch.distributions import Normal
 from torch.nn import functional as F
 
 from fusionvae_bench import estimate_nll
-from fusionvae_model import FusionVAE, hierarchy, training
+from fusionvae_model import FusionVAE, hierarchy, training, tune_process
 from fusionvae_model.data import Batch, seeded_generator
 from fusionvae_model.distributions import SCALE_FLOOR, SOFT_CLAMP, DiscretizedLogisticMixture
 from fusionvae_model.hierarchy import draw_from_prior
@@ -215,7 +215,9 @@ def main(job: str, side: str, data: str, settings: dict[str, Any]) -> None:
         torch.set_num_threads(settings["threads"])
     plain = side == "plain"
     if plain:
-        training.tune_process = lambda: None  # the process as it comes
+        training.keep_freed_memory = lambda: None  # the process as it comes
+    else:
+        tune_process()
         hierarchy.bounded_normal = plain_bounded_normal
         hierarchy._log_density = plain_log_density
     with tempfile.TemporaryDirectory() as folder:

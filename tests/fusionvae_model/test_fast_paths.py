@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fusionvae_model import FusionVAEError
-from fusionvae_model.device import compiled, keep_freed_memory
+from fusionvae_model.device import compiled, keep_freed_memory, subnormals_as_zero
+from fusionvae_model.step import TrainingStep
 from fusionvae_model.training import prepare
 
 
@@ -81,6 +82,37 @@ print(int((product == 0).sum()), int(product.count_nonzero()))
 def test_subnormal_numbers_count_as_zero_on_every_thread(python):
     tuned, plain = (python(SUBNORMAL_PRODUCTS, word).stdout.split() for word in ("tuned", "plain"))
     assert (tuned, plain) == ([str(1 << 22), "0"], ["0", str(1 << 22)])
+
+
+def test_subnormal_numbers_count_again_afterwards():
+    def fail_within():
+        with subnormals_as_zero():
+            seen.append(product())
+            with subnormals_as_zero():
+                seen.append(product())
+            seen.append(product())
+            raise KeyError
+
+    def product():
+        return int((torch.full((8,), 1e-20) * 1e-20).count_nonzero())
+
+    seen = [product()]
+    with pytest.raises(KeyError):
+        fail_within()
+    assert [*seen, product()] == [8, 0, 0, 0, 8]
+
+
+def test_training_leaves_the_process_as_it_was(quick_train, tmp_path, monkeypatch):
+    seen, step = [], TrainingStep.take
+
+    def take(self, *arguments):
+        seen.append(float(torch.tensor(1e-39) * 1))
+        return step(self, *arguments)
+
+    monkeypatch.setattr(TrainingStep, "take", take)
+    quick_train(tmp_path / "run", epochs=1)
+    assert set(seen) == {0.0}
+    assert torch.tensor(1e-39) * 1 > 0
 
 
 @pytest.mark.parametrize(("most", "accepted"), [(1 << 30, 1 << 30), (1 << 25, 1 << 25)])

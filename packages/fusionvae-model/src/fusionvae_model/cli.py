@@ -211,12 +211,13 @@ def fuse(
     hidden.
     """
     from fusionvae_model import sheets
-    from fusionvae_model.device import resolve_device, tune_process
+    from fusionvae_model.device import keep_freed_memory, resolve_device, subnormals_as_zero
 
-    tune_process()
+    keep_freed_memory()
     model = load_model(weights, device=resolve_device(device))
     inputs = sheets.read_inputs(images, model.config, fit=fit)
-    fusion = sheets.fuse(model, inputs, num_samples=samples, temperature=temperature, seed=seed)
+    with subnormals_as_zero():
+        fusion = sheets.fuse(model, inputs, num_samples=samples, temperature=temperature, seed=seed)
     sheets.write_sheet(output, fusion)
     deviation = float(fusion.standard_deviation.mean())
     click.echo(f"{output}: {len(images)} inputs, {samples} hypotheses, mean uncertainty {deviation:.3f} of full scale")

@@ -1,10 +1,12 @@
 """The device to compute on, and what the operating system should know about it."""
 
+import contextlib
 import ctypes
 import os
 import platform
 import shutil
 import sys
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -67,14 +69,28 @@ def peak_memory_mib(device: torch.device) -> float | None:
 def tune_process() -> None:
     """Set this process up for passes on a CPU; for the whole process, and best before its first pass.
 
-    * Subnormal numbers, below 1.2e-38, count as zero. Whatever shrinks exponentially gets there: channels that weight
-      decay puts out, the far tail of a Swish. No sum notices, but a CPU takes tens of times longer for each of them.
-    * Freed memory is kept for the next pass (:func:`keep_freed_memory`).
-
-    The commands of this package call it; a program that imports the package decides for itself.
+    Subnormal numbers count as zero, as in :func:`subnormals_as_zero`, and freed memory is kept for the next pass
+    (:func:`keep_freed_memory`). The commands do both; a program that imports the package decides for itself.
     """
     torch.set_flush_denormal(True)
     keep_freed_memory()
+
+
+@contextlib.contextmanager
+def subnormals_as_zero() -> Iterator[None]:
+    """Within, numbers too small for a normal float count as zero, below 1.2e-38 in float32.
+
+    Whatever shrinks exponentially gets there: channels that weight decay puts out, the far tail of a Swish. No sum
+    notices, but a CPU takes tens of times longer for each of them. It holds for all that this thread computes, Python's
+    own floats included, so afterwards all is as before; the threads that PyTorch shares large operations among take it
+    over when the first of those starts them.
+    """
+    before = bool(torch.tensor(1e-39) * 1 == 0)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def keep_freed_memory() -> None:

@@ -13,7 +13,7 @@ import torch
 from fusionvae_model.checkpoint import write_json
 from fusionvae_model.config import Preset, preset, preset_model
 from fusionvae_model.data import TrainingSet
-from fusionvae_model.device import resolve_device, tune_process
+from fusionvae_model.device import keep_freed_memory, resolve_device, subnormals_as_zero
 from fusionvae_model.errors import FusionVAEError
 from fusionvae_model.initial_weights import InitialWeights
 from fusionvae_model.overrides import override
@@ -82,7 +82,7 @@ def train(
         FusionVAEError: If something does not fit, or the training is interrupted or diverges.
     """
     output = Path(output)
-    with joined_processes(resolve_device(device)) as (processes, own_device):
+    with subnormals_as_zero(), joined_processes(resolve_device(device)) as (processes, own_device):
         trainer = prepare(
             data_path,
             output,
@@ -152,7 +152,7 @@ def prepare(
         raise FusionVAEError(f"got {minutes} minutes; expected a finite number above 0")
     if precision not in PRECISIONS:
         raise FusionVAEError(f"got precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
-    tune_process()
+    keep_freed_memory()
     model = preset_model(preset_name, kind=kind, posterior=posterior, aggregation=aggregation)
     chosen = override(Preset(model, preset(preset_name).train), overrides)
     target_device = resolve_device(device) if isinstance(device, str) else device

@@ -34,7 +34,7 @@ from fusionvae_bench.rows import ROWS, row_title
 from fusionvae_bench.tables import score_tables
 from fusionvae_bench.tiles import TileStore
 from fusionvae_bench.weights import WEIGHTS, load_model, model_name, training_summary
-from fusionvae_model import tune_process
+from fusionvae_model.device import keep_freed_memory, subnormals_as_zero
 
 _MANY_VALUES = "--num-inputs"
 
@@ -113,7 +113,7 @@ def run(
     if share.count > 1 and (workers > 1 or force):
         raise click.UsageError("under torchrun, --workers and --force are not for use: its processes share the images")
     partial = output.with_name(f"{output.name}.partial")
-    with FusionDataset(data_path, split, grey=None) as data:
+    with subnormals_as_zero(), FusionDataset(data_path, split, grey=None) as data:
         request = Request(
             num_samples=num_samples or NUM_SAMPLES.get(data.benchmark, 100),
             limit=limit,
@@ -121,7 +121,7 @@ def run(
             seed=seed,
             metrics=metrics,
         )
-        tune_process()
+        keep_freed_memory()
         model = load_model(weights, data, where)
         data = data.with_channels(model_config(model).get("channels", data.shape[-1]))
         check_request(model, data, request)
