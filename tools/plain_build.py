@@ -216,10 +216,10 @@ def main(job: str, side: str, data: str, settings: dict[str, Any]) -> None:
     plain = side == "plain"
     if plain:
         training.keep_freed_memory = lambda: None  # the process as it comes
-    else:
-        tune_process()
         hierarchy.bounded_normal = plain_bounded_normal
         hierarchy._log_density = plain_log_density
+    else:
+        tune_process()
     with tempfile.TemporaryDirectory() as folder:
         trainer = training.prepare(
             Path(data),
