@@ -140,7 +140,9 @@ def test_channels_last_changes_the_layout_alone(quick_trainer):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
-@pytest.mark.parametrize("overrides", [(), ("every_k=true", "importance_samples=2", "beta_fraction=0")])
+@pytest.mark.parametrize(
+    "overrides", [(), ("every_k=true", "importance_samples=2", "prior_draws=2", "beta_fraction=0")]
+)
 def test_compiled_step_is_the_plain_one(overrides, quick_trainer, monkeypatch):
     """The whole pass is captured without a break; kernels are left plain here, since fusing them takes minutes."""
     compile_with = torch.compile

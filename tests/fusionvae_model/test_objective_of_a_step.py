@@ -69,6 +69,42 @@ def test_their_gradient_reaches_every_parameter(tiny_model, images):
         assert parameter.grad.abs().sum() > 0, name
 
 
+@pytest.mark.parametrize("name", ["max-add", "bayes-add", "cvae-skip"])
+def test_the_best_of_the_prior_is_the_likeliest_of_the_samples(name, images):
+    model, (target, inputs) = variant(name), images
+    model.eval()
+    best = model.best_of_prior(target, inputs, num_draws=6, generator=seeded())
+    samples = model.sample(inputs, num_samples=6, generator=seeded())
+    each = torch.distributions.Bernoulli(samples, validate_args=False).log_prob(target[:, None]).sum(dim=(2, 3, 4))
+    assert len(each.argmax(dim=1).unique()) > 1
+    torch.testing.assert_close(best, each.amax(dim=1))
+
+
+def test_the_best_of_the_prior_trains_what_sampling_uses(tiny_model, images):
+    target, inputs = images
+    tiny_model.train().best_of_prior(target, inputs, num_draws=3, generator=seeded()).mean().backward()
+    assert tiny_model.training
+    moved = {name for name, p in tiny_model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    posterior = {name for name, _ in tiny_model.named_parameters() if "posterior_head" in name}
+    assert moved.isdisjoint(posterior)
+    for part in ("encoder.stem.weight", "walk.h", "groups.0.prior_head.weight", "image_head.parameters_of_pixels.bias"):
+        assert any(name.endswith(part) for name in moved), part
+
+
+def test_a_step_counts_the_best_of_the_prior(quick_train, quick_trainer, tmp_path):
+    settings = ["every_k=true", "prior_draws=3", "prior_weight=0.5"]
+    quick_train(tmp_path / "logged", overrides=settings, log_every=1)
+    first = json.loads((tmp_path / "logged" / "log.jsonl").read_text().splitlines()[0])
+    with_it, without = (
+        quick_trainer(overrides=overrides).state for overrides in (settings, ["every_k=true", "prior_draws=0"])
+    )
+    batch = quick_trainer(overrides=settings).batch(0)
+    theirs, ours = without.take(batch, 0), with_it.take(batch, 0)
+    assert first["best_of_prior_nats"] == pytest.approx(float(ours["best_of_prior_nats"]), rel=1e-5)
+    torch.testing.assert_close(ours["loss"], theirs["loss"] - 0.5 * ours["best_of_prior_nats"])
+    assert "best_of_prior_nats" not in theirs
+
+
 def test_the_tighter_bound_counts_once_beta_is_one():
     sides = torch.tensor([-3.0, -5.0]), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     bound, gamma = Bound(*sides, torch.tensor([-4.0, -6.0])), torch.ones(2)
@@ -105,6 +141,8 @@ def test_the_log_has_both_bounds(quick_train, tmp_path, finished_run):
         ({"kind": "cvae", "overrides": ["every_k=true"]}, "this cvae has posterior 'xy': leave every_k out"),
         ({"posterior": "xy", "overrides": ["every_k=true"]}, "this fusionvae has posterior 'xy'"),
         ({"kind": "fcn", "overrides": ["importance_samples=2"]}, "but fcn has no latents to draw; leave it at 1"),
+        ({"overrides": ["prior_draws=4"]}, "prior_draws is 4, which needs inputs in every step; add every_k=true"),
+        ({"overrides": ["prior_weight=-1"]}, "prior_weight is -1.*; expected 0 or more"),
         ({"overrides": ["importance_samples=0"]}, "importance_samples is 0; expected at least 1"),
     ],
 )

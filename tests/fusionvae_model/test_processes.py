@@ -117,7 +117,7 @@ def test_shares_are_the_whole_batch_once():
     assert not Processes(1, 2).writes
 
 
-WEIGHTED = ("every_k=true", "importance_samples=3", "beta_fraction=0.5")
+WEIGHTED = ("every_k=true", "importance_samples=3", "prior_draws=2", "beta_fraction=0.5")
 
 
 @pytest.mark.parametrize(("number", "overrides"), [(0, ()), (5, ()), (0, WEIGHTED), (5, WEIGHTED)])
@@ -128,7 +128,7 @@ def test_passes_add_up_to_the_whole_batch_where_batch_norm_does_not_mix_it(numbe
     for trainer in (one, three):
         trainer.model.eval()
         values.append(trainer.train_step(trainer.batch(number, num_inputs=2), number))
-    weighted = ("importance_bound_nats",) if overrides else ()
+    weighted = ("importance_bound_nats", "best_of_prior_nats") if overrides else ()
     for name in ("loss", "reconstruction_nats", "kl_per_group", "gradient_norm", *weighted):
         torch.testing.assert_close(values[0][name], values[1][name], rtol=1e-4, atol=1e-5)
     for a, b in zip(one.state.optimizer.state.values(), three.state.optimizer.state.values(), strict=True):

@@ -139,7 +139,7 @@ def test_interrupted_in_every_step_equals_uninterrupted(quick_train, finished_ru
 
 
 def test_steps_of_weighted_draws_resume_as_well(quick_train, tmp_path, monkeypatch):
-    settings = {"overrides": ["every_k=true", "importance_samples=3", "beta_fraction=0.5"]}
+    settings = {"overrides": ["every_k=true", "importance_samples=3", "prior_draws=2", "beta_fraction=0.5"]}
     quick_train(tmp_path / "whole", **settings)
     for step in (2, 5):  # β reaches 1 in between
         with monkeypatch.context() as patch:

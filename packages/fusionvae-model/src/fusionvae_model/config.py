@@ -234,6 +234,10 @@ class TrainConfig(_Config):
             ``k`` drawn for its batch: the same objective with less noise. Needs a posterior of the target alone.
         importance_samples: Draws ``K`` of the latents that weigh each image once ``β`` has reached 1: the step then
             maximises ``log 1/K Σ_s w_s`` (Burda et al. 2016), the estimate of Sec. 5.5 itself. 1 is Eq. (8).
+        prior_draws: Draws from the prior of which a step with ``every_k`` trains the best as well, for one number of
+            inputs, uniform on ``1…max_inputs``: what sampling shows comes nearer to the target, and the bound pays
+            for it (:meth:`~fusionvae_model.FusionVAE.best_of_prior`). 0 is Eq. (8).
+        prior_weight: How much ``log p(y | z)`` of that draw counts beside the bound.
         revive_channels: Whether hidden channels of the decoder's cells that weight decay has put out start anew, where
             the training starts from a trained model
             (:func:`~fusionvae_model.initial_weights.with_revived_channels`).
@@ -257,6 +261,8 @@ class TrainConfig(_Config):
     max_inputs: int = 3
     every_k: bool = False
     importance_samples: int = 1
+    prior_draws: int = 0
+    prior_weight: float = 0.1
     revive_channels: bool = False
     ema: float = 0.0
     recompute_activations: bool = False
@@ -267,8 +273,14 @@ class TrainConfig(_Config):
         for name in ("epochs", "batch_size", "importance_samples"):
             if getattr(self, name) < 1:
                 raise FusionVAEError(f"{name} is {getattr(self, name)}; expected at least 1")
-        if self.max_inputs < 0:
-            raise FusionVAEError(f"max_inputs is {self.max_inputs}; expected 0 or more")
+        for name in ("max_inputs", "prior_draws", "prior_weight"):
+            if getattr(self, name) < 0:
+                raise FusionVAEError(f"{name} is {getattr(self, name)}; expected 0 or more")
+        if self.prior_draws and not (self.every_k and self.max_inputs):
+            raise FusionVAEError(
+                f"prior_draws is {self.prior_draws}, which needs inputs in every step; add every_k=true, and "
+                "max_inputs of at least 1"
+            )
         if not 0 <= self.ema < 1:
             raise FusionVAEError(f"ema is {self.ema}; expected 0 for none, or a share below 1 such as 0.999")
 

@@ -14,6 +14,7 @@ from fusionvae_model.config import ModelConfig, TrainConfig
 from fusionvae_model.data import Batch, seeded_generator
 from fusionvae_model.device import compiled
 from fusionvae_model.errors import FusionVAEError
+from fusionvae_model.fusionvae import FusionVAE
 from fusionvae_model.global_batch_norm import globalise_batch_norm
 from fusionvae_model.guard import StepGuard
 from fusionvae_model.initial_weights import with_revived_channels
@@ -120,7 +121,9 @@ class TrainingStep:
                 loss = negative_elbo(
                     bound, self.gamma, beta=self.beta(step), mean_kl=means[2:] if mean_kl is None else mean_kl
                 )
-                seen.append(torch.cat((loss.detach()[None], means)))
+                best = self._best_of_prior(batch, step, rows)
+                loss = loss - config.prior_weight * best
+                seen.append(torch.cat((torch.stack((loss.detach(), best.detach())), means)))
                 spread.append(variances)
                 loss = loss / len(shares)
                 if rows is shares[-1]:
@@ -128,9 +131,10 @@ class TrainingStep:
                     loss = loss + penalty
                 loss.backward()
         gradient = self.processes.mean(self.parameters.gradient())
-        loss, nats, reconstruction, *kl = self.processes.mean(torch.stack(seen).mean(dim=0)).unbind()
+        loss, best, nats, reconstruction, *kl = self.processes.mean(torch.stack(seen).mean(dim=0)).unbind()
         terms = {"the reconstruction": reconstruction}
         terms |= {f"the KL of group {l}": value for l, value in enumerate(kl, start=1)}
+        terms |= {"the best draw from the prior": best}
         accept = self.guard.judge(step + 1, terms | {"the regulariser": penalty.detach()}, gradient)
         self.optimizer.step(gradient, accept)
         if self.average is not None:
@@ -145,6 +149,8 @@ class TrainingStep:
         }
         if config.importance_samples > 1:
             values["importance_bound_nats"] = nats
+        if config.prior_draws:
+            values["best_of_prior_nats"] = best
         return {name: torch.where(accept, value, 0.0) for name, value in values.items()}
 
     def beta(self, step: int) -> float:
@@ -186,7 +192,7 @@ class TrainingStep:
         )
         # Passes without gradient are few; compiling for them as well would not pay.
         forward = self._forward if torch.is_grad_enabled() else self.model
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bf16"):
+        with self._autocast():
             try:
                 bound = forward(batch.target[rows], batch.inputs[rows], generator=noise, **options)
             except RuntimeError as error:
@@ -197,6 +203,29 @@ class TrainingStep:
                     "folder of compiled code (TORCHINDUCTOR_CACHE_DIR), or leave out --compile"
                 ) from error
         return bound, torch.cat([self.gamma[:0], *(variance.flatten() for variance in noise.mean_variances)])
+
+    def _best_of_prior(self, batch: Batch, step: int, rows: slice) -> Tensor:
+        """Return ``log p(y | z)`` of the best of the prior's draws, the mean over some rows; 0 where none is drawn."""
+        config = self.run.train
+        if not config.prior_draws:
+            return torch.zeros((), device=self.device)
+        choice = seeded_generator("number of inputs", config.seed, step)
+        num_inputs = int(torch.randint(1, config.max_inputs + 1, (), generator=choice))
+        noise = BatchNoise(
+            seeded_generator("prior draws", config.seed, step, device=self.device),
+            batch_size=len(batch.target),
+            rows=rows,
+            num_samples=config.prior_draws,
+        )
+        assert isinstance(self.model, FusionVAE)
+        with self._autocast():
+            best = self.model.best_of_prior(
+                batch.target[rows], batch.inputs[rows, :num_inputs], num_draws=config.prior_draws, generator=noise
+            )
+        return best.mean()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bf16")
 
     def _pass_options(self, step: int) -> dict[str, Any]:
         """Return what a pass is asked for beyond the paper's: nothing, unless the configuration does."""

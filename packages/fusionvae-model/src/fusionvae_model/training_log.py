@@ -19,7 +19,8 @@ class TrainingLog:
 
     Steps that were skipped enter no average. The rate of the code is ``kl_nats``, its distortion
     ``reconstruction_nats``, the bound of one draw their sum with the other sign; where several draws are weighted, a
-    step maximises ``importance_bound_nats``. A latent is active where the variance of its posterior mean over images
+    step maximises ``importance_bound_nats``; what the best draw from the prior explains, where some are drawn, is
+    ``best_of_prior_nats``. A latent is active where the variance of its posterior mean over images
     exceeds 0.01 (Burda et al. 2016), here within a batch. A hidden channel of the decoder's cells is extinct where
     :func:`~fusionvae_model.initial_weights.extinct_channels` says so.
 
@@ -93,11 +94,11 @@ class TrainingLog:
         kl = sum(means["kl_per_group"]) if accepted else None
         bound = -means["reconstruction_nats"] - kl if accepted else None
         parts = (self.sums["posterior_variance"] / max(1, accepted)).split(list(group_sizes))
-        line = {
+        line: dict[str, Any] = {
             **{key: extra[key] for key in ("step", "epoch", "seconds", "seconds_left")},
             "loss": means["loss"],
             "elbo_nats": bound,
-            **{name: means[name] for name in ("importance_bound_nats",) if name in means},
+            **{name: means[name] for name in ("importance_bound_nats", "best_of_prior_nats") if name in means},
             "reconstruction_nats": means["reconstruction_nats"],
             "kl_nats": kl,
             "kl_per_group": means["kl_per_group"],
