@@ -92,6 +92,7 @@ def test_a_dry_run_writes_nothing(place, tmp_path):
     done = run(place, tmp_path / "r.json", "--dry-run")
     assert done.exit_code == 0
     assert "images: 6" in done.stdout
+    assert "workers: 1" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 

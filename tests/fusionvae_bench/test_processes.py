@@ -2,11 +2,12 @@ import multiprocessing
 
 import pytest
 import torch
-from stand_ins import MemoryData
+from stand_ins import MemoryData, Toy
 
 from fusionvae_bench.errors import BenchError
 from fusionvae_bench.evaluate import Request
-from fusionvae_bench.processes import score_in_processes
+from fusionvae_bench.processes import processes_that_pay, score_in_processes
+from fusionvae_model import FusionVAE
 
 
 @pytest.mark.parametrize(
@@ -23,3 +24,21 @@ def test_when_one_process_fails_the_others_are_stopped_and_its_sentence_is_told(
         score_in_processes("stand_ins:Faltering", MemoryData(), request, partial, torch.device("cpu"), workers=2)
     assert multiprocessing.active_children() == []
     assert [path.name for path in partial.iterdir()] == ["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("model", "num_samples", "device", "expected"),
+    [
+        ("fusion-mnist", 1_000_000, "cpu", 3),
+        ("fusion-mnist", 2_000, "cpu", 2),
+        ("fusion-mnist", 10, "cpu", 1),
+        ("fusion-mnist", 1_000_000, "cuda", 1),
+        (None, 1_000_000, "cpu", 1),
+    ],
+)
+def test_a_process_for_each_core_where_each_has_enough_to_do(model, num_samples, device, expected, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    data = MemoryData(rows=10, size=32)
+    built = Toy() if model is None else FusionVAE.from_preset(model)
+    request = Request(num_samples=num_samples)
+    assert processes_that_pay(built, request, data, torch.device(device)) == expected

@@ -137,6 +137,16 @@ def test_bench_compares_two_builds_that_agree(repository: Path) -> None:
     assert 0 < rows["render"]["here"] < 1
 
 
+@pytest.mark.slow
+def test_bench_evaluates_in_as_many_processes_as_the_plain_side_has_threads(repository: Path) -> None:
+    settings = ("--rounds", "1", "--threads", "2", "--preset", "fusion-mnist-small", "--json")
+    done = tool(repository, "bench", "evaluate", *settings)
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)["evaluate"]
+    assert row["ratio"] == pytest.approx(row["here"] / row["plain"])
+    assert row["ratio"] > 2
+
+
 def test_bench_refuses_an_unknown_job(repository: Path) -> None:
     done = tool(repository, "bench", "dance")
     assert done.returncode == 2

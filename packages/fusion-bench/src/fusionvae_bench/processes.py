@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,7 +16,10 @@ from fusionvae_bench.errors import BenchError, ModelError
 from fusionvae_bench.evaluate import Request, fingerprint, score_tiles
 from fusionvae_bench.tiles import ALONE, Share, TileStore
 from fusionvae_bench.weights import load_model
-from fusionvae_model import FusionVAEError, tune_process
+from fusionvae_model import FusionModel, FusionVAEError, tune_process
+
+PIXELS_WORTH_A_PROCESS = 10_000 * 32 * 32
+"""Decoded pixels, for each metric and number of inputs, in which a process earns the seconds of its start."""
 
 
 def share_of(environment: Mapping[str, str]) -> Share:
@@ -39,6 +43,26 @@ def device_of(name: str, environment: Mapping[str, str]) -> torch.device:
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(environment.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+
+
+def processes_that_pay(model: Any, request: Request, data: FusionDataset, device: torch.device) -> int:
+    """Return in how many processes an evaluation ends soonest, where the user leaves it open.
+
+    The threads of one process meet after every operation, which evaluation has hundreds of; processes never wait for
+    one another. So on a CPU each of its threads becomes one, as far as there is enough to do for each to be worth its
+    start. A GPU is kept busy by one; and of others' models it is not known what a process of theirs takes.
+
+    Args:
+        model: what is scored.
+        request: how much of it.
+        data: the split to score.
+        device: where.
+    """
+    if device.type != "cpu" or not isinstance(model, FusionModel):
+        return 1
+    height, width, _ = data.shape
+    pixels = request.num_images(data) * request.num_samples * height * width
+    return max(1, min(torch.get_num_threads(), pixels // PIXELS_WORTH_A_PROCESS))
 
 
 def score_in_processes(

@@ -105,7 +105,7 @@ class Reproduction:
         data_root: folder of the originals, with ``mnist/``, ``celeba/``, ``tless/``; None for stand-ins.
         minutes_per_row: instead of the profile's.
         seeds: how many trainings of each row; the paper takes the best of 3 (App. E).
-        workers: processes that build and score.
+        workers: processes that build and score; None leaves it to those commands.
         device: "auto", "cpu" or "cuda".
         only: titles of the rows wanted; empty for all.
         models: folder of T-LESS's CAD models to render its stand-ins from, instead of built-in solids.
@@ -117,7 +117,7 @@ class Reproduction:
     data_root: Path | None = None
     minutes_per_row: float | None = None
     seeds: int = 1
-    workers: int = 1
+    workers: int | None = None
     device: str = "auto"
     only: tuple[str, ...] = ()
     models: Path | None = None
@@ -225,7 +225,7 @@ class Reproduction:
         return f"{self.source_word}-{row.slug}" + (f"-seed{seed}" if seed else "")
 
     def _build(self) -> Step:
-        words = ["build", self.source_word, "--output", str(self.data), "--workers", str(self.workers)]
+        words = ["build", self.source_word, "--output", str(self.data), *self._workers()]
         if self.settings.stand_in:
             words += ["--source", "stand-in"]
             words += [] if self.models is None else ["--models", str(self.models), "--views", str(_VIEWS_OF_MODELS)]
@@ -258,9 +258,11 @@ class Reproduction:
         words += ["--num-samples", str(self.num_samples), "--per-image", "--device", self.device]
         if self.num_images:
             words += ["--limit", str(self.num_images)]
-        if self.workers > 1:
-            words += ["--workers", str(self.workers)]
+        words += self._workers()
         return Step(f"score {title}", "fusion-bench", tuple(words), minutes)
+
+    def _workers(self) -> list[str]:
+        return [] if self.workers is None else ["--workers", str(self.workers)]
 
     def _report(self) -> list[Step]:
         rows = self.rows if self.number == 5 else self.rows[::-1]  # the paper's own model first

@@ -31,7 +31,9 @@ from fusionvae_bench.reproduction import PROFILES, ProfileName, Reproduction, ru
 )
 @click.option("--row", "only", multiple=True, help="Only this row of the table, such as FusionVAE; may be repeated.")
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Trainings of each row.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes that build and score.")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Processes that build and score.  [default: those commands' own]"
+)
 @click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
 @click.option(
     "--models",
@@ -49,7 +51,7 @@ def reproduce(
     minutes_per_row: float | None,
     only: tuple[str, ...],
     seeds: int,
-    workers: int,
+    workers: int | None,
     device: str,
     models: Path | None,
     as_json: bool,

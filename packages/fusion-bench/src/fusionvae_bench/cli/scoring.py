@@ -27,7 +27,7 @@ from fusionvae_bench.evaluate import (
 )
 from fusionvae_bench.paper import NUM_SAMPLES
 from fusionvae_bench.per_image import per_image_path, write_per_image
-from fusionvae_bench.processes import device_of, score_in_processes, share_of
+from fusionvae_bench.processes import device_of, processes_that_pay, score_in_processes, share_of
 from fusionvae_bench.rendering import to_markdown
 from fusionvae_bench.results import Result, read_result, write_result
 from fusionvae_bench.rows import ROWS, row_title
@@ -73,7 +73,11 @@ class _ManyValuesCommand(click.Command):
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes; the same numbers.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Processes; the same numbers.  [default: where it pays, one for each core]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 @click.option("--force", is_flag=True, help="Start over, replacing what an earlier call left.")
@@ -97,7 +101,7 @@ def run(
     num_inputs: tuple[int, ...],
     seed: int,
     device: str,
-    workers: int,
+    workers: int | None,
     as_json: bool,
     dry_run: bool,
     force: bool,
@@ -110,7 +114,7 @@ def run(
     processes share the images.
     """
     share, where = share_of(os.environ), device_of(device, os.environ)
-    if share.count > 1 and (workers > 1 or force):
+    if share.count > 1 and ((workers or 1) > 1 or force):
         raise click.UsageError("under torchrun, --workers and --force are not for use: its processes share the images")
     partial = output.with_name(f"{output.name}.partial")
     with subnormals_as_zero(), FusionDataset(data_path, split, grey=None) as data:
@@ -126,9 +130,11 @@ def run(
         data = data.with_channels(model_config(model).get("channels", data.shape[-1]))
         check_request(model, data, request)
         identity = fingerprint(model, data, request, where)
+        if workers is None:
+            workers = 1 if share.count > 1 else processes_that_pay(model, request, data, where)
         earlier = None if force else _earlier(output, model, data, request, where)
         if dry_run:
-            plan = _plan(weights, data_path, data, request, where, output, already_done=earlier is not None)
+            plan = _plan(weights, data_path, data, request, where, output, workers, already_done=earlier is not None)
             click.echo(json.dumps(plan) if as_json else "\n".join(f"{k}: {v}" for k, v in plan.items()))
             return
         if earlier is None:
@@ -188,6 +194,7 @@ def _plan(
     request: Request,
     device: torch.device,
     output: Path,
+    workers: int,
     *,
     already_done: bool,
 ) -> dict[str, Any]:
@@ -201,6 +208,7 @@ def _plan(
         "num_inputs": list(request.num_inputs),
         "seed": request.seed,
         "device": str(device),
+        "workers": workers,
         "decoded_images": images * request.num_samples * (1 + sum(k > 0 for k in request.num_inputs)),
         "output": str(output),
         "already_done": already_done,
