@@ -20,6 +20,8 @@ from fusionvae_model import FusionModel, FusionVAEError, tune_process
 
 PIXELS_WORTH_A_PROCESS = 10_000 * 32 * 32
 """Decoded pixels, for each metric and number of inputs, in which a process earns the seconds of its start."""
+MOST_PROCESSES = 16
+"""Processes that are started unasked; where there are more threads, each process takes several."""
 
 
 def share_of(environment: Mapping[str, str]) -> Share:
@@ -50,7 +52,8 @@ def processes_that_pay(model: Any, request: Request, data: FusionDataset, device
 
     The threads of one process meet after every operation, which evaluation has hundreds of; processes never wait for
     one another. So on a CPU each of its threads becomes one, as far as there is enough to do for each to be worth its
-    start. A GPU is kept busy by one; and of others' models it is not known what a process of theirs takes.
+    start, and up to a number whose memory any machine with so many cores has. A GPU is kept busy by one; and of others'
+    models it is not known what a process of theirs takes.
 
     Args:
         model: what is scored.
@@ -62,7 +65,7 @@ def processes_that_pay(model: Any, request: Request, data: FusionDataset, device
         return 1
     height, width, _ = data.shape
     pixels = request.num_images(data) * request.num_samples * height * width
-    return max(1, min(torch.get_num_threads(), pixels // PIXELS_WORTH_A_PROCESS))
+    return max(1, min(torch.get_num_threads(), MOST_PROCESSES, pixels // PIXELS_WORTH_A_PROCESS))
 
 
 def score_in_processes(
