@@ -30,8 +30,8 @@ def test_when_one_process_fails_the_others_are_stopped_and_its_sentence_is_told(
     ("model", "num_samples", "device", "expected"),
     [
         ("fusion-mnist", 1_000_000, "cpu", 3),
-        ("fusion-mnist", 2_000, "cpu", 2),
-        ("fusion-mnist", 10, "cpu", 1),
+        ("fusion-mnist", 10_000, "cpu", 2),
+        ("fusion-mnist", 1_000, "cpu", 1),
         ("fusion-mnist", 1_000_000, "cuda", 1),
         (None, 1_000_000, "cpu", 1),
     ],

@@ -18,7 +18,7 @@ from fusionvae_bench.tiles import ALONE, Share, TileStore
 from fusionvae_bench.weights import load_model
 from fusionvae_model import FusionModel, FusionVAEError, tune_process
 
-PIXELS_WORTH_A_PROCESS = 10_000 * 32 * 32
+PIXELS_WORTH_A_PROCESS = 50_000 * 32 * 32
 """Decoded pixels, for each metric and number of inputs, in which a process earns the seconds of its start."""
 MOST_PROCESSES = 16
 """Processes that are started unasked; where there are more threads, each process takes several."""
