@@ -24,7 +24,7 @@ from fusionvae_model.hierarchy import (
     fixed_latents,
     log_density_ratio,
 )
-from fusionvae_model.model import Bound, FusionModel, inference
+from fusionvae_model.model import Bound, FusionModel, eval_mode, inference
 from fusionvae_model.noise import NoiseSource, standard_normal
 
 PIXELS_PER_PASS = 512 * 32 * 32
@@ -112,8 +112,8 @@ class FusionVAE(FusionModel):
         """Return ``log p(y | z)`` of the best of several draws ``z ~ p(z | x)``, nats, ``[b]``; differentiable.
 
         How near the target fused images come is what sampling shows and the bound does not look at (Sohn et al. 2015,
-        Sec. 4.2; the best of many: Bhattacharyya et al. 2018). Which draw is best is found without a gradient and in
-        eval mode; then that one is walked again from the same noise.
+        Sec. 4.2; the best of many: Bhattacharyya et al. 2018). Which draw is best is found without a gradient; then
+        that one is walked again from the same noise. Both in eval mode, by the batch statistics that sampling will use.
 
         Args:
             target: ``y``, ``[b, c, h, w]`` in [0, 1].
@@ -127,9 +127,10 @@ class FusionVAE(FusionModel):
         self._check_target(target)
         self._check_inputs(inputs, batch_size=len(target))
         self._check_num_samples(num_draws)
-        _, (context,) = self._encode(None, inputs, (inputs.shape[1],))
-        noise = iter(self._noise_of_best_draw(target, context, num_draws, generator))
-        return self._drawn_log_likelihood(target, context, lambda _: next(noise))
+        with eval_mode(self):
+            _, (context,) = self._encode(None, inputs, (inputs.shape[1],))
+            noise = iter(self._noise_of_best_draw(target, context, num_draws, generator))
+            return self._drawn_log_likelihood(target, context, lambda _: next(noise))
 
     @inference
     def _noise_of_best_draw(

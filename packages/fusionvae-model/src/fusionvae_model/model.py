@@ -1,7 +1,8 @@
 """What every model of the paper is: built from a preset, trained by its bound, stored as a folder, able to fuse."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -45,6 +46,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Within, batch norm does not mix images; afterwards the model is in the mode it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 def inference(method: Callable[P, R]) -> Callable[P, R]:
     """Run a method without gradients and in eval mode, where batch norm does not mix images."""
 
@@ -52,13 +64,8 @@ def inference(method: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         model = args[0]
         assert isinstance(model, nn.Module)
-        was_training = model.training
-        model.eval()
-        try:
-            with torch.no_grad():
-                return method(*args, **kwargs)
-        finally:
-            model.train(was_training)
+        with eval_mode(model), torch.no_grad():
+            return method(*args, **kwargs)
 
     return run
 
