@@ -139,6 +139,28 @@ def test_pointwise_gradients_are_those_of_a_plain_convolution(side):
         torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("conv", "channels", "side"),
+    [(DepthwiseConv2d(16), 16, 4), (DepthwiseConv2d(16), 16, 8), (PointwiseConv2d(12, 5), 12, 16)],
+)
+def test_gradients_under_autocast_are_those_of_float32_but_for_rounding(conv, channels, side):
+    torch.manual_seed(0)
+    features = torch.randn(3, channels, side, side).to(memory_format=torch.channels_last).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = conv(features)
+    plain = nn.Conv2d.forward(conv, features)
+    assert ours.dtype == torch.bfloat16
+    assert type(ours.grad_fn).__name__ in ("_DepthwiseConvolutionBackward", "_PointwiseConvolutionBackward")
+    upstream = torch.randn(plain.shape)
+    for gradient, expected in zip(
+        torch.autograd.grad(ours, (features, conv.weight), upstream.bfloat16()),
+        torch.autograd.grad(plain, (features, conv.weight), upstream),
+        strict=True,
+    ):
+        assert gradient.dtype == torch.float32
+        assert (gradient - expected).norm() < 0.01 * expected.norm()
+
+
 def test_decoder_cell_is_an_inverted_bottleneck():
     cell = DecoderCell(8, expansion=6)
     convolutions = [module for module in cell.modules() if isinstance(module, nn.Conv2d)]

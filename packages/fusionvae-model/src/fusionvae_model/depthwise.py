@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from fusionvae_model.pointwise import runs_on_cpu_kernels
+from fusionvae_model.pointwise import in_common_precision, runs_on_cpu_kernels
 
 KERNEL_SIZE = 5
 NARROWEST = 8
@@ -27,7 +27,7 @@ class DepthwiseConv2d(nn.Conv2d):
     def forward(self, features: Tensor) -> Tensor:
         """Convolve ``[b, C, h, w]``."""
         if runs_on_cpu_kernels(features, self.weight):
-            return _DepthwiseConvolution.apply(features, self.weight)
+            return _DepthwiseConvolution.apply(*in_common_precision(features, self.weight))
         return super().forward(features)
 
     def of_upsampled(self, features: Tensor) -> list[Tensor]:
@@ -73,8 +73,9 @@ class _DepthwiseConvolution(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         features, weight = ctx.saved_tensors
         of_features = of_weight = None
-        if ctx.needs_input_grad[0]:
-            of_features, _ = _gradients(gradient, features, weight, padding=2, wanted=(True, False))
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        if ctx.needs_input_grad[0]:  # the convolution with the filters turned round, whose kernel is the faster one
+            of_features = F.conv2d(gradient, weight.flip(2, 3), padding=KERNEL_SIZE // 2, groups=len(weight))
         if ctx.needs_input_grad[1]:
             wide = features.shape[3] >= NARROWEST
             of_weight = _by_columns(gradient, features, weight) if wide else _by_taps(gradient, features)
@@ -90,11 +91,11 @@ def _by_columns(gradient: Tensor, features: Tensor, weight: Tensor) -> Tensor:
     """
     left, middle, right = weight.split((1, 3, 1), dim=3)
     columns = (
-        _gradients(gradient[..., 2:], features[..., :-2], left, padding=0, wanted=(False, True)),
-        _gradients(gradient, features, middle, padding=1, wanted=(False, True)),
-        _gradients(gradient[..., :-2], features[..., 2:], right, padding=0, wanted=(False, True)),
+        _of_columns(gradient[..., 2:], features[..., :-2], left, padding=0),
+        _of_columns(gradient, features, middle, padding=1),
+        _of_columns(gradient[..., :-2], features[..., 2:], right, padding=0),
     )
-    return torch.cat([column for _, column in columns], dim=3)
+    return torch.cat(columns, dim=3)
 
 
 def _by_taps(gradient: Tensor, features: Tensor) -> Tensor:
@@ -116,11 +117,9 @@ def _by_taps(gradient: Tensor, features: Tensor) -> Tensor:
     return torch.stack(taps, dim=1).view(-1, 1, KERNEL_SIZE, KERNEL_SIZE)
 
 
-def _gradients(
-    gradient: Tensor, features: Tensor, weight: Tensor, *, padding: int, wanted: tuple[bool, bool]
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients for features and weight ``[C, 1, 5, w]`` that are wanted; ``padding`` is that of columns."""
-    of_features, of_weight, _ = torch.ops.aten.convolution_backward(
+def _of_columns(gradient: Tensor, features: Tensor, weight: Tensor, *, padding: int) -> Tensor:
+    """Return the gradient of some of the kernel's columns ``[C, 1, 5, w]``; ``padding`` is that of the image's."""
+    _, of_weight, _ = torch.ops.aten.convolution_backward(
         gradient.contiguous(memory_format=torch.channels_last),
         features.contiguous(memory_format=torch.channels_last),
         weight.contiguous(),
@@ -131,6 +130,7 @@ def _gradients(
         transposed=False,
         output_padding=(0, 0),
         groups=len(weight),
-        output_mask=(*wanted, False),
+        output_mask=(False, True, False),
     )
-    return of_features, of_weight
+    assert isinstance(of_weight, Tensor)
+    return of_weight

@@ -51,7 +51,7 @@ class GreyBernoulli:
     """
 
     def __init__(self, parameters: Tensor) -> None:
-        self.logits = parameters
+        self.logits = parameters.to(torch.promote_types(parameters.dtype, torch.float32))  # also under autocast
 
     @staticmethod
     def num_parameters(channels: int) -> int:
@@ -65,8 +65,8 @@ class GreyBernoulli:
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return ``log p`` of each pixel in nats, ``[b, h, w]``, for images ``[b, c, h, w]`` in [0, 1]."""
-        logits = self.logits.float()
-        return -F.binary_cross_entropy_with_logits(logits, value.float(), reduction="none").sum(dim=1)
+        target = value.to(self.logits.dtype)
+        return -F.binary_cross_entropy_with_logits(self.logits, target, reduction="none").sum(dim=1)
 
 
 class DiscretizedLogisticMixture:

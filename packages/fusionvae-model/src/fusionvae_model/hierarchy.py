@@ -137,7 +137,7 @@ class LatentGroup(nn.Module):
 
     def join(self, state: Tensor, z: Tensor) -> Tensor:
         """Return ``s = conv1x1(concat(s, z_l))``, ``[b, C, h, w]``."""
-        return self.join_latents(torch.cat((state, z), dim=1))
+        return self.join_latents(torch.cat((state, z.to(state.dtype)), dim=1))
 
 
 @dataclass(frozen=True)

@@ -25,21 +25,30 @@ class PointwiseConv2d(nn.Conv2d):
     def forward(self, features: Tensor) -> Tensor:
         """Convolve ``[b, in, h, w]``."""
         if features[0, 0].numel() >= FEWEST_PIXELS and runs_on_cpu_kernels(features, self.weight):
-            return _PointwiseConvolution.apply(features, self.weight)
+            return _PointwiseConvolution.apply(*in_common_precision(features, self.weight))
         return super().forward(features)
 
 
 def runs_on_cpu_kernels(features: Tensor, weight: Tensor) -> bool:
-    """Tell whether a gradient will be taken on a CPU in float32, channels last, by PyTorch's own kernels."""
+    """Tell whether a CPU will take the gradient, channels last, in float32 or bfloat16, by PyTorch's own kernels."""
     return (
         torch.is_grad_enabled()
         and weight.requires_grad
         and features.device.type == "cpu"
-        and features.dtype == weight.dtype == torch.float32
+        and {features.dtype, weight.dtype, _autocast_type() or features.dtype} <= {torch.float32, torch.bfloat16}
         and features.is_contiguous(memory_format=torch.channels_last)
-        and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     )
+
+
+def in_common_precision(features: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both in the type that a convolution would take: autocast's, where it is at work, else the features'."""
+    precision = _autocast_type() or features.dtype
+    return features.to(precision), weight.to(precision)
+
+
+def _autocast_type() -> torch.dtype | None:
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
 
 
 class _PointwiseConvolution(torch.autograd.Function):
