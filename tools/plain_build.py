@@ -157,7 +157,14 @@ def evaluation_rounds(trainer: Trainer, plain: bool) -> Iterator[float]:
         if plain:
             plain_nll(model, batch, num_samples, counts)
         else:
-            estimate_nll(fast, batch.target, batch.inputs, num_samples, num_inputs=tuple(counts))
+            estimate_nll(
+                fast,
+                batch.target,
+                batch.inputs,
+                num_samples,
+                num_inputs=tuple(counts),
+                precision=trainer.run.precision,
+            )
         yield len(batch.target) * len(counts) * num_samples / (time.perf_counter() - started)
 
 
@@ -194,7 +201,7 @@ def bound_nats(trainer: Trainer) -> float:
     """The mean bound of one batch in training mode, where every cell takes part; batch statistics are not kept."""
     batch = trainer.batch(0, num_inputs=trainer.run.train.max_inputs)
     kept = {name: buffer.clone() for name, buffer in trainer.model.named_buffers()}
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=trainer.run.precision == "bf16"):
         nats = trainer.model(batch.target, batch.inputs, generator=seeded_generator("check", 0, 0)).nats.mean()
     for name, buffer in trainer.model.named_buffers():
         buffer.copy_(kept[name])
@@ -230,7 +237,7 @@ def main(job: str, side: str, data: str, settings: dict[str, Any]) -> None:
             batch_size=settings["batch_size"],
             seed=0,
             device="cpu",
-            precision="32",
+            precision="32" if plain else settings["precision"],
             resume=False,
             initial_weights=settings["weights"],
         )

@@ -74,6 +74,21 @@ def test_other_settings_do_not_overwrite_without_force(place, tmp_path):
     assert read_result(tmp_path / "r.json").seed == 1
 
 
+def test_bf16_is_nearly_the_same_and_says_so(place, tmp_path):
+    exact, rounded = (
+        run(place, tmp_path / f"{precision}.json", "--precision", precision) for precision in ("32", "bf16")
+    )
+    assert rounded.exit_code == 0, rounded.output
+    a, b = (read_result(tmp_path / f"{precision}.json") for precision in ("32", "bf16"))
+    assert (a.precision, b.precision) == ("32", "bf16")
+    for k in range(4):
+        assert a.score(k).nll_nats == pytest.approx(b.score(k).nll_nats, rel=0.01)
+        assert a.score(k).mse_min == pytest.approx(b.score(k).mse_min, rel=0.05)
+        assert a.score(k).nll_nats != b.score(k).nll_nats
+    assert "bfloat16" in rounded.stdout
+    assert "bfloat16" not in exact.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -18,9 +18,9 @@ class Bright(Toy):
         torch.nn.init.constant_(self.level, level)
 
 
-def score(path, model, **changes):
+def score(path, model, *, precision="32", **changes):
     data = MemoryData(**changes)
-    result = evaluate(model, data, 40, name=path.stem)
+    result = evaluate(model, data, 40, precision=precision, name=path.stem)
     write_result(result, path)
     write_per_image(result, data.read(0, len(data)), per_image_path(path))
     return result
@@ -65,6 +65,14 @@ def test_the_same_scores_are_called_equal_and_told_apart_by_their_files(tmp_path
     assert text.count("| equal |") == 10
     assert "NLL: overall, both lose the same on every image" in text
     assert f"A = {tmp_path / 'a.json'}" in text
+
+
+def test_another_precision_is_told(tmp_path):
+    score(tmp_path / "a.json", Toy(), precision="bf16")
+    score(tmp_path / "b.json", Toy())
+    told = "The precision differs (bf16 and 32)"
+    assert told in compare(tmp_path / "a.json", tmp_path / "b.json").stdout
+    assert told not in compare(tmp_path / "b.json", tmp_path / "b.json").stdout
 
 
 @pytest.mark.parametrize("change", [{"digest": "e" * 64}, {"split": "valid"}])

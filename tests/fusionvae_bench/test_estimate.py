@@ -199,6 +199,36 @@ def test_samples_outside_the_unit_interval_are_refused(value):
         estimate_draws(Wild(), torch.rand(2, 1, 6, 6), torch.rand(2, 1, 1, 6, 6), 4)
 
 
+class Multiplying:
+    """Its weights and images are products of matrices; it remembers of which type they were."""
+
+    def __init__(self):
+        self.types = []
+
+    def product(self, count):
+        values = torch.full((count, 8), 1 / 3) @ torch.full((8, 1), 1 / 7)
+        self.types.append(values.dtype)
+        return values
+
+    def log_importance_weights(self, target, inputs, *, num_samples, generator=None):
+        return self.product(len(target) * num_samples).view(len(target), num_samples)
+
+    def sample(self, inputs, *, num_samples, generator=None):
+        shape = (len(inputs), num_samples, 1, 1, 1)
+        return self.product(len(inputs) * num_samples).view(shape).expand(*shape[:3], *inputs.shape[-2:])
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("32", torch.float32), ("bf16", torch.bfloat16)])
+def test_only_the_model_computes_in_less_than_float32(precision, expected):
+    model, target, inputs = Multiplying(), torch.full((2, 1, 4, 4), 0.2), torch.zeros(2, 1, 1, 4, 4)
+    nats = estimate_nll(model, target, inputs, 3, precision=precision).nats
+    errors = estimate_draws(model, target, inputs, 3, precision=precision)
+    assert set(model.types) == {expected}
+    rounded = float(torch.tensor(8 / 21).to(expected))
+    assert nats == pytest.approx([-rounded] * 2, rel=1e-6)
+    assert errors.mse_one.tolist() == pytest.approx([(rounded - 0.2) ** 2] * 2, rel=1e-5)
+
+
 def test_every_failure_is_a_bench_error():
     import fusionvae_bench.errors as errors
 

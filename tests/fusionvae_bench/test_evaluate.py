@@ -212,7 +212,7 @@ def test_an_evaluation_resumes_from_its_tiles(tmp_path):
 def test_tiles_of_other_settings_are_refused(tmp_path):
     folder = tmp_path / "r.json.partial"
     evaluate(Toy(), MemoryData(), 10, limit=5, partial=folder)
-    for change in ({"seed": 1}, {"num_samples": 11}, {"num_inputs": (0, 1)}):
+    for change in ({"seed": 1}, {"num_samples": 11}, {"num_inputs": (0, 1)}, {"precision": "bf16"}):
         with pytest.raises(ResultError, match="--force"):
             evaluate(Toy(), MemoryData(), **{"num_samples": 10, "partial": folder, **change})
     with pytest.raises(ResultError, match="--force"):

@@ -84,6 +84,14 @@ def test_fewer_samples_than_the_papers_are_noted():
     assert not any("in the paper:" in note for note in table.notes)
 
 
+def test_a_score_in_less_than_float32_is_noted():
+    (table, _) = score_tables([scored(80.0, precision="bf16")])
+    assert any("bfloat16" in note for note in table.notes)
+    assert "S = 5, bf16" in to_html(table)
+    (table, _) = score_tables([scored(80.0)])
+    assert not any("bfloat16" in note for note in table.notes)
+
+
 def test_a_model_that_draws_nothing_says_nothing_of_its_samples():
     without = dict.fromkeys(("0", "1", "2", "3", "avg"), Score(mse_min=0.01))
     (bits, *_) = score_tables([scored(80.0, model_kind="visible-merge", calibration={}, scores=without)])

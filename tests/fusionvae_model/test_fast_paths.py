@@ -38,6 +38,26 @@ def test_bound_is_float32_under_bf16(quick_trainer):
     assert not torch.equal(bound.nats, exact.nats)
 
 
+def test_what_a_finished_model_returns_under_autocast_is_float32(tiny_model):
+    side = tiny_model.config.image_size
+    pictures = torch.rand(3, 4, 1, side, side, generator=torch.Generator().manual_seed(1))
+    target, inputs = pictures[:, 0], pictures[:, 1:]
+    model = tiny_model.eval().folded()
+
+    def results():
+        seeded = torch.Generator().manual_seed(0)
+        yield model.sample(inputs, num_samples=2, generator=seeded)
+        yield model.log_importance_weights(target, inputs, num_samples=2, num_inputs=(0, 2), generator=seeded)
+
+    exact = list(results())
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = list(results())
+    for a, b, rtol, atol in zip(exact, rounded, (0.0, 0.01), (0.05, 0.0), strict=True):
+        assert b.dtype == torch.float32
+        torch.testing.assert_close(a, b, rtol=rtol, atol=atol)
+        assert not torch.equal(a, b)
+
+
 PASSES_THAT_FREE_MUCH = """
 import resource, sys
 import torch

@@ -178,6 +178,8 @@ def _notes(a: Result, b: Result, differences: Sequence[Difference]) -> list[str]
             f"S differs ({a.num_samples} and {b.num_samples}): fewer samples make NLL and MSE_min larger, whoever is "
             "better."
         )
+    if a.precision != b.precision:
+        notes.append(f"The precision differs ({a.precision} and {b.precision}): part of the difference is rounding.")
     notes.append(
         f"Each interval holds for itself: of lines without any difference, one in {1 / (1 - CONFIDENCE):.0f} is called "
         "one. They are over images; another training seed would move the means by more than they say."

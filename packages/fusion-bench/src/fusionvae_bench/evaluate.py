@@ -18,7 +18,7 @@ from torch import nn
 from fusionvae_bench.errors import DataError, ModelError
 from fusionvae_bench.estimate import pixels_per_call
 from fusionvae_bench.metrics import entropy_floor
-from fusionvae_bench.protocol import LikelihoodModel, SamplingModel, for_inference, has_likelihood
+from fusionvae_bench.protocol import LikelihoodModel, Precision, SamplingModel, for_inference, has_likelihood
 from fusionvae_bench.provenance import git_commit, versions
 from fusionvae_bench.results import AVERAGE, FORMAT_VERSION, Result
 from fusionvae_bench.scoring import score_tile
@@ -46,6 +46,7 @@ class Request:
         num_inputs: numbers of inputs, ascending.
         seed: of all randomness.
         metrics: "nll", "mse", or "all" that the model offers.
+        precision: what the model computes in.
     """
 
     num_samples: int = 1000
@@ -53,6 +54,7 @@ class Request:
     num_inputs: tuple[int, ...] = PAPER_NUM_INPUTS
     seed: int = 0
     metrics: Metrics = "all"
+    precision: Precision = "32"
 
     def num_images(self, data: FusionDataset) -> int:
         """Return how many images that is."""
@@ -72,6 +74,7 @@ def evaluate(
     seed: int = 0,
     *,
     metrics: Metrics = "all",
+    precision: Precision = "32",
     device: torch.device | str | None = None,
     name: str | None = None,
     training: dict[str, Any] | None = None,
@@ -89,6 +92,7 @@ def evaluate(
         num_inputs: numbers of inputs, ascending; beyond the stored ones up to 8.
         seed: of all randomness.
         metrics: "nll", "mse", or "all" that the model offers.
+        precision: what the model computes in: "32", or "bf16" by autocast.
         device: where the model lives; None for where its parameters are.
         name: name of the weights, for people; None for the model's class.
         training: summary of the training, stored as it is.
@@ -104,7 +108,14 @@ def evaluate(
     Raises:
         BenchError: if model and data do not fit, the model breaks its word, or a weight is not finite.
     """
-    request = Request(num_samples=num_samples, limit=limit, num_inputs=tuple(num_inputs), seed=seed, metrics=metrics)
+    request = Request(
+        num_samples=num_samples,
+        limit=limit,
+        num_inputs=tuple(num_inputs),
+        seed=seed,
+        metrics=metrics,
+        precision=precision,
+    )
     check_request(model, data, request)
     where = torch.device(device) if device is not None else _device_of(model)
     store = TileStore(partial, fingerprint(model, data, request, where), rank=share.rank)
@@ -191,6 +202,7 @@ def _gather(
         num_samples=request.num_samples,
         num_inputs=counts,
         seed=request.seed,
+        precision=request.precision,
         num_dims=num_dims,
         entropy_floor_nats=floor,
         scores=by_count,
@@ -280,6 +292,8 @@ def fingerprint(
         "pixels_per_call": pixels_per_call(device),
         "device": device.type,
     }
+    if request.precision != "32":
+        decisive["precision"] = request.precision
     if with_config:
         decisive["config"] = _chosen_settings(model)
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from fusionvae_bench.errors import ModelError
+
+Precision = Literal["32", "bf16"]
+"""What a model computes in: float32, or bfloat16 where PyTorch's autocast holds it good enough."""
 
 
 @runtime_checkable
@@ -87,6 +92,10 @@ def offers(method: Callable[..., Any], keyword: str) -> bool:
     return any(p.name == keyword or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 
 
+def _computing_in(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
 def weigh(
     model: LikelihoodModel,
     target: Tensor,
@@ -95,6 +104,7 @@ def weigh(
     num_samples: int,
     num_inputs: Sequence[int],
     generator: torch.Generator,
+    precision: Precision = "32",
 ) -> Tensor:
     """Draw log importance weights for several numbers of inputs, in one pass where the model can.
 
@@ -108,6 +118,7 @@ def weigh(
         num_samples: S.
         num_inputs: numbers of inputs, each ≤ k; the first ones of the set are used.
         generator: source of all randomness, on the device of the images.
+        precision: what the model computes in.
 
     Returns:
         [b, n, S] nats.
@@ -115,19 +126,18 @@ def weigh(
     Raises:
         ModelError: if the weights come in another shape.
     """
-    if offers(model.log_importance_weights, "num_inputs"):
-        jointly: Callable[..., Tensor] = model.log_importance_weights
-        log_weights = jointly(
-            target, inputs, num_samples=num_samples, num_inputs=tuple(num_inputs), generator=generator
-        )
-    else:
-        state, separate = generator.get_state(), []
-        for k in num_inputs:
-            generator.set_state(state)
-            separate.append(
-                model.log_importance_weights(target, inputs[:, :k], num_samples=num_samples, generator=generator)
+    weigh_once: Callable[..., Tensor] = model.log_importance_weights
+    with _computing_in(precision, target.device):
+        if offers(weigh_once, "num_inputs"):
+            log_weights = weigh_once(
+                target, inputs, num_samples=num_samples, num_inputs=tuple(num_inputs), generator=generator
             )
-        log_weights = torch.stack(separate, 1)
+        else:
+            state, separate = generator.get_state(), []
+            for k in num_inputs:
+                generator.set_state(state)
+                separate.append(weigh_once(target, inputs[:, :k], num_samples=num_samples, generator=generator))
+            log_weights = torch.stack(separate, 1)
     expected = (len(target), len(num_inputs), num_samples)
     if tuple(log_weights.shape) != expected:
         raise ModelError(
@@ -144,6 +154,7 @@ def draw(
     num_samples: int,
     generator: torch.Generator,
     masks: Tensor | None = None,
+    precision: Precision = "32",
 ) -> Tensor:
     """Draw fused images.
 
@@ -153,6 +164,7 @@ def draw(
         num_samples: S.
         generator: source of all randomness, on the device of the images.
         masks: where the inputs show the target, bool [b, k, h, w]; None where that is not known.
+        precision: what the model computes in.
 
     Returns:
         [b, S, c, h, w] in [0, 1].
@@ -167,11 +179,15 @@ def draw(
                 f"{type(model).__name__} needs masks, and there are none for {inputs.shape[1]} inputs; "
                 "score it for the numbers of inputs that the data set stores"
             )
-        samples = method(inputs, num_samples=num_samples, generator=generator, masks=masks)
+        method = partial(method, inputs, masks=masks)
     elif inputs.shape[1] == 0 and offers(method, "batch_size"):
-        samples = method(batch_size=len(inputs), num_samples=num_samples, generator=generator)
+        method = partial(method, batch_size=len(inputs))
     else:
-        samples = method(inputs, num_samples=num_samples, generator=generator)
+        method = partial(method, inputs)
+    with _computing_in(precision, inputs.device):
+        samples = method(num_samples=num_samples, generator=generator)
+    if precision != "32":
+        samples = samples.float()
     expected = (len(inputs), num_samples, *inputs.shape[2:])
     if tuple(samples.shape) != expected:
         raise ModelError(

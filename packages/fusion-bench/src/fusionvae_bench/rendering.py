@@ -196,7 +196,8 @@ def _tex(text: str) -> str:
 
 
 def _detail(result: Result) -> str:
-    return f"{result.model_name}, {result.num_images} images, S = {result.num_samples}"
+    rounded = f", {result.precision}" if result.is_rounded else ""
+    return f"{result.model_name}, {result.num_images} images, S = {result.num_samples}{rounded}"
 
 
 def _typeset(heading: str) -> str:

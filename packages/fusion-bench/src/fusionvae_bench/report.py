@@ -165,7 +165,8 @@ def _facts(result: Result) -> dict[str, str]:
         "Data digest": result.dataset_digest,
         "Weights digest": result.weights_digest or "unknown",
         "Samples": f"S = {result.num_samples} for the likelihood and for MSE_min, seed {result.seed}",
-        "Scored": f"{result.created}, {_duration(result.seconds)} on {result.device}",
+        "Scored": f"{result.created}, {_duration(result.seconds)} on {result.device}"
+        + (f", in {result.precision}" if result.is_rounded else ""),
         "Versions": ", ".join(f"{name} {version}" for name, version in result.versions.items()),
         "Code": result.git_commit or "no git checkout",
     }

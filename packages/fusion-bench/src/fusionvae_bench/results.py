@@ -132,6 +132,7 @@ class Result:
         num_samples: S, for the likelihood as for MSE_min.
         num_inputs: numbers of inputs scored.
         seed: of all randomness.
+        precision: what the model computed in, "32" or "bf16".
         num_dims: dimensions that bits per dimension divide by.
         entropy_floor_nats: least mean NLL possible for the images scored, if the likelihood has one.
         scores: by number of inputs ("0", "1", …), and "avg" where 0–3 were all scored.
@@ -174,8 +175,14 @@ class Result:
     versions: dict[str, Any]
     git_commit: str | None
     fingerprint: str
+    precision: str = "32"
     calibration: dict[str, tuple[CalibrationBin, ...]] = field(default_factory=dict)
     per_image: Scores | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether the model computed in less than float32."""
+        return self.precision != "32"
 
     def score(self, num_inputs: int | str) -> Score | None:
         """Return the scores of a number of inputs, or of "avg"; None if they were not measured."""

@@ -57,7 +57,9 @@ def score_tile(model: Any, data: FusionDataset, tile: Tile, request: Request, de
     if has_likelihood(model) and request.wants("nll"):
         generator = tile.generator(request.seed, POSTERIOR, device=device)
         try:
-            nll = estimate_nll(model, target, inputs, request.num_samples, counts, generator)
+            nll = estimate_nll(
+                model, target, inputs, request.num_samples, counts, generator, precision=request.precision
+            )
         except NonFiniteWeightError as error:
             raise NonFiniteWeightError(tile.start + error.image, error.sample, error.num_inputs, error.value) from error
         scores["nll_nats"], scores["nll_sampling_error"] = nll.nats, nll.standard_error
@@ -68,7 +70,9 @@ def score_tile(model: Any, data: FusionDataset, tile: Tile, request: Request, de
             shown = None if masks is None or k > masks.shape[1] else masks[:, :k]
             generator = tile.generator(request.seed, PRIOR, k, device=device)
             try:
-                errors = estimate_draws(model, target, inputs[:, :k], num_draws, generator, masks=shown)
+                errors = estimate_draws(
+                    model, target, inputs[:, :k], num_draws, generator, masks=shown, precision=request.precision
+                )
             except ModelError as error:
                 raise ModelError(f"rows {tile.start} to {tile.stop - 1}, {k} input(s): {error}") from error
             _enter(scores[:, column], errors, target, shown)

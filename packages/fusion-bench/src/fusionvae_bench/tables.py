@@ -386,6 +386,10 @@ def _notes(results: list[Result], table: ScoreTable) -> list[str]:
             f"S = {', '.join(map(str, others))} here, {paper_samples} in the paper: with fewer samples both NLL and "
             "MSE_min come out larger."
         )
+    if any(result.is_rounded for result in results):
+        notes.append(
+            "bf16: the model computed in bfloat16, which moves a single image's NLL by a tenth of a nat, either way."
+        )
     if max(len(group.results) for group in seed_groups(results)) > 1:
         notes.append(
             "The best of several seeds is the one of least MSE_min on average, chosen on the images scored, as in the "
