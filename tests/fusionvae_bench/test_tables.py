@@ -227,6 +227,9 @@ def test_the_page_says_what_was_seen_before(before, words):
     training = {"seed": 1, "epochs": 3.0, "initial_weights": "sha256:0", "images_seen_before": before}
     page = markdown_report([scored(80.0, training=training)], [1])
     assert f"- Training: 3.0 epochs, seed 1, from trained weights (images seen before: {words})" in page
+    training["initial_weights"] = "sha256:0 + sha256:1"
+    page = markdown_report([scored(80.0, training=training)], [1])
+    assert f"seed 1, from the mean of 2 trained models (images seen before: {words})" in page
 
 
 def test_a_score_of_few_images_is_not_the_best():

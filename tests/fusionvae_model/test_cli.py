@@ -81,7 +81,7 @@ def test_other_processes_keep_silent(data_file, quick_preset, run_copy, monkeypa
     assert call(*words).output == ""
 
 
-def test_train_dry_run_writes_nothing(data_file, quick_preset, tmp_path, monkeypatch):
+def test_train_dry_run_writes_nothing(data_file, finished_run, quick_preset, tmp_path, monkeypatch):
     from fusionvae_model.trainer import Trainer
 
     monkeypatch.setattr(Trainer, "measure_step_seconds", lambda *_, **__: 30.0)
@@ -91,6 +91,9 @@ def test_train_dry_run_writes_nothing(data_file, quick_preset, tmp_path, monkeyp
     assert (plan["total_steps"], plan["steps_done"], plan["steps_left"], plan["minutes_left"]) == (8, 0, 8, 5.0)
     assert plan["peak_memory_mib"] > 100
     assert json.loads(call(*words, "--minutes", 4).stdout)["total_steps"] == 6
+    assert plan["initial_weights"] is None
+    from_two = json.loads(call(*words, "--init", finished_run, "--init", finished_run).stdout)
+    assert from_two["initial_weights"].count("sha256:") == 2
     assert not (tmp_path / "run").exists()
 
 

@@ -482,6 +482,25 @@ def test_a_training_from_trained_weights(quick_train, quick_trainer, finished_ru
     assert third["images_seen_before"] == 2 * 8 * 12
 
 
+def test_a_training_from_the_mean_of_trained_weights(quick_train, quick_trainer, finished_run, tmp_path):
+    other = tmp_path / "other"
+    quick_train(other, initial_weights=finished_run, seed=1)
+    folders = [finished_run, other, other]
+    one, two, _ = (FusionVAE.from_pretrained(folder).state_dict() for folder in folders)
+    started = quick_trainer(initial_weights=folders)
+    for name, tensor in started.model.state_dict().items():
+        expected = (one[name] + 2 * two[name]) / 3 if tensor.is_floating_point() else one[name]
+        torch.testing.assert_close(tensor, expected)
+    digests = [f"sha256:{hashlib.sha256((f / 'model.safetensors').read_bytes()).hexdigest()}" for f in folders]
+    assert started.run.initial_weights == " + ".join(digests)
+    assert started.initial.images_seen == 2 * 8 * 12
+    alone = quick_trainer(initial_weights=[other])
+    assert (alone.run.initial_weights, alone.initial.images_seen) == (digests[1], 2 * 8 * 12)
+    assert all(torch.equal(tensor, two[name]) for name, tensor in alone.model.state_dict().items())
+    (tmp_path / "other" / "training.json").unlink()
+    assert quick_trainer(initial_weights=folders).initial.images_seen is None
+
+
 def test_a_training_from_trained_weights_resumes(quick_train, finished_run, tmp_path, monkeypatch):
     quick_train(tmp_path / "whole", initial_weights=finished_run, seed=1)
     output = tmp_path / "run"

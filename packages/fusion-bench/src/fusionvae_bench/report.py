@@ -180,10 +180,12 @@ def _facts(result: Result) -> dict[str, str]:
             "seed": "seed {}",
         }
         told = [text.format(training[key]) for key, text in known.items() if training.get(key) is not None]
-        if training.get("initial_weights"):
+        if start := training.get("initial_weights"):
             before = training.get("images_seen_before")
             seen = "unknown" if before is None else f"{before:,}"
-            told.append(f"from trained weights (images seen before: {seen})")
+            several = len(start.split(" + "))
+            what = "trained weights" if several == 1 else f"the mean of {several} trained models"
+            told.append(f"from {what} (images seen before: {seen})")
         if training.get("seconds"):
             told.append(_duration(float(training["seconds"])))
         if name := (training.get("dataset_source") or {}).get("name"):

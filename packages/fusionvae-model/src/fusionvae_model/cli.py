@@ -54,7 +54,10 @@ def main() -> None:
 @click.option("--aggregation", type=click.Choice(AGGREGATIONS), help="fusionvae alone.  [default: max-add]")
 @click.option("--preset", "preset_name", type=click.Choice(list(PRESETS)), default="fusion-mnist", show_default=True)
 @click.option(
-    "--init", type=click.Path(path_type=Path), help="Start from a trained model: its folder, or `fusion-mnist`."
+    "--init",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Start from a trained model: its folder, or `fusion-mnist`; given several times, from their mean.",
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Length instead of the preset's.")
 @click.option("--minutes", type=_FiniteRange(min=0, min_open=True), help="Length in wall time instead, all in all.")
@@ -77,7 +80,7 @@ def train(
     posterior: str | None,
     aggregation: str | None,
     preset_name: str,
-    init: Path | None,
+    init: tuple[Path, ...],
     epochs: int | None,
     minutes: float | None,
     batch_size: int | None,

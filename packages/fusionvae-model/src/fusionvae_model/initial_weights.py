@@ -1,11 +1,12 @@
-"""Where a training starts from when it does not start from random weights: those of a trained model."""
+"""Where a training starts from when it does not start from random weights: those of one trained model or of several."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from fusionvae_model.checkpoint import WEIGHTS_FILE, model_folder, read_pretrained, read_training_summary
@@ -19,12 +20,13 @@ EXTINCT = 1e-6
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """The weights and batch statistics of a trained model, and what is known of how it came to them.
+    """The weights and batch statistics of a trained model or the mean of several, and what is known of their origin.
 
     Attributes:
-        digest: SHA-256 of the weights' file.
+        digest: SHA-256 of the weights' file; of each, with a plus sign between them.
         tensors: Parameters and buffers by name.
-        images_seen: Images that all trainings before have seen, repeated ones counted; ``None`` if unknown.
+        images_seen: Images that all trainings before have seen, repeated ones counted; ``None`` if unknown. Of several
+            models that of the one that has seen most, for they may have a past in common.
     """
 
     digest: str
@@ -53,6 +55,25 @@ class InitialWeights:
             )
         digest = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
         return cls(f"sha256:{digest}", tensors, _images_seen(read_training_summary(folder) or {}))
+
+    @classmethod
+    def mean(cls, several: Sequence[Self]) -> Self:
+        """Return the plain mean of models of one architecture; one that is named twice counts twice.
+
+        Models that were trained from one and the same by different settings lie in one valley of the loss, and their
+        mean is often better than each of them (Wortsman et al. 2022), also in what they were trained for (Ramé et al.
+        2023). Of models without a past in common it is worth nothing.
+        """
+        if len(several) == 1:
+            return several[0]
+        tensors = {
+            name: torch.stack([one.tensors[name] for one in several]).mean(dim=0)
+            if first.is_floating_point()
+            else first
+            for name, first in several[0].tensors.items()
+        }
+        seen = [one.images_seen for one in several if one.images_seen is not None]
+        return cls(" + ".join(one.digest for one in several), tensors, max(seen) if len(seen) == len(several) else None)
 
 
 def _images_seen(summary: dict[str, Any]) -> int | None:

@@ -33,7 +33,8 @@ class Run:
         data: Benchmark, digest and source of the data.
         accumulate: Passes of each process that make up one step.
         compile: Whether the model's code is compiled; the same numbers up to rounding.
-        initial_weights: Digest of the weights it starts from; ``None`` for random ones.
+        initial_weights: Digest of the weights it starts from, or of each whose mean it starts from; ``None`` for
+            random ones.
     """
 
     preset: str

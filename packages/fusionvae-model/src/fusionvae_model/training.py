@@ -44,7 +44,7 @@ def train(
     overrides: Sequence[str] = (),
     accumulate: int = 1,
     compile_code: bool = False,
-    initial_weights: str | Path | None = None,
+    initial_weights: str | Path | Sequence[str | Path] | None = None,
     tensorboard: bool = False,
     sheet_every: int | None = None,
 ) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def train(
         precision: ``"32"`` or ``"bf16"``.
         resume: Continue what stands in ``output``.
         initial_weights: A trained model to start from instead of random weights: its folder, or the name of weights in
-            the box. Steps, schedules and optimiser begin anew.
+            the box; or several, whose mean it is then. Steps, schedules and optimiser begin anew.
         compile_code: Fuse kernels; see :func:`fusionvae_model.device.compiled`.
         tensorboard: Write event files for TensorBoard beside the log.
         sheet_every: Steps between two sheets of samples; none by default.
@@ -141,7 +141,7 @@ def prepare(
     overrides: Sequence[str] = (),
     accumulate: int = 1,
     compile_code: bool = False,
-    initial_weights: str | Path | None = None,
+    initial_weights: str | Path | Sequence[str | Path] | None = None,
     processes: Processes = ALONE,
 ) -> Trainer:
     """Return a trainer at the place where :func:`train` will go on; writes nothing."""
@@ -161,7 +161,8 @@ def prepare(
     data = TrainingSet(data_path, device=target_device, seed=config.seed, channels=chosen.model.channels)
     data.check_fits(chosen.model)
     processes.shares(config.batch_size, accumulate)
-    initial = None if initial_weights is None else InitialWeights.read(initial_weights, chosen.model)
+    starts = [initial_weights] if isinstance(initial_weights, str | Path) else initial_weights or ()
+    initial = InitialWeights.mean([InitialWeights.read(start, chosen.model) for start in starts]) if starts else None
     if config.revive_channels and initial is None:
         raise FusionVAEError(
             "revive_channels starts extinct channels of a trained model anew, but this training starts from random "
