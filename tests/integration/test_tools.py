@@ -129,7 +129,7 @@ def test_the_proof_stops_at_the_first_failure(
 @pytest.mark.slow
 def test_bench_compares_two_builds_that_agree(repository: Path) -> None:
     settings = ("--rounds", "1", "--batch-size", "8", "--threads", "1", "--preset", "fusion-mnist-small", "--json")
-    done = tool(repository, "bench", "train", "render", *settings)
+    done = tool(repository, "bench", "train", "render", *settings, "--precision", "bf16")
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     assert list(rows) == ["train", "render"]
