@@ -24,8 +24,9 @@ from fusionvae_model.hierarchy import (
     fixed_latents,
     log_density_ratio,
 )
-from fusionvae_model.model import Bound, FusionModel, eval_mode, inference
+from fusionvae_model.model import Bound, FusionModel, inference
 from fusionvae_model.noise import NoiseSource, standard_normal
+from fusionvae_model.recomputation import statistics_untouched
 
 PIXELS_PER_PASS = 512 * 32 * 32
 """How many pixels one pass without gradients decodes at once; bounds the memory of any ``num_samples``."""
@@ -112,8 +113,9 @@ class FusionVAE(FusionModel):
         """Return ``log p(y | z)`` of the best of several draws ``z ~ p(z | x)``, nats, ``[b]``; differentiable.
 
         How near the target fused images come is what sampling shows and the bound does not look at (Sohn et al. 2015,
-        Sec. 4.2; the best of many: Bhattacharyya et al. 2018). Which draw is best is found without a gradient; then
-        that one is walked again from the same noise. Both in eval mode, by the batch statistics that sampling will use.
+        Sec. 4.2; the best of many: Bhattacharyya et al. 2018). Which draw is best is found without a gradient and in
+        eval mode; then that one is walked again from the same noise. Batch norm remembers neither: sampling from a
+        finished model goes by the statistics of the posterior's draws.
 
         Args:
             target: ``y``, ``[b, c, h, w]`` in [0, 1].
@@ -127,7 +129,7 @@ class FusionVAE(FusionModel):
         self._check_target(target)
         self._check_inputs(inputs, batch_size=len(target))
         self._check_num_samples(num_draws)
-        with eval_mode(self):
+        with statistics_untouched(self):
             _, (context,) = self._encode(None, inputs, (inputs.shape[1],))
             noise = iter(self._noise_of_best_draw(target, context, num_draws, generator))
             return self._drawn_log_likelihood(target, context, lambda _: next(noise))

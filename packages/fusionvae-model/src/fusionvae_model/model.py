@@ -1,8 +1,7 @@
 """What every model of the paper is: built from a preset, trained by its bound, stored as a folder, able to fuse."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -46,17 +45,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Within, batch norm does not mix images; afterwards the model is in the mode it was in."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
-
-
 def inference(method: Callable[P, R]) -> Callable[P, R]:
     """Run a method without gradients and in eval mode, where batch norm does not mix images."""
 
@@ -64,8 +52,13 @@ def inference(method: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         model = args[0]
         assert isinstance(model, nn.Module)
-        with eval_mode(model), torch.no_grad():
-            return method(*args, **kwargs)
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                return method(*args, **kwargs)
+        finally:
+            model.train(was_training)
 
     return run
 

@@ -15,10 +15,9 @@ def recompute(cell: nn.Module, features: Tensor) -> Tensor:
         cell: Deterministic.
         features: Its input.
     """
-    training = cell.training  # the backward pass may come when it no longer is
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _as_before(cell, training=training)
+        return nullcontext(), statistics_untouched(cell)
 
     result = checkpoint(cell, features, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
     assert isinstance(result, Tensor)
@@ -26,10 +25,8 @@ def recompute(cell: nn.Module, features: Tensor) -> Tensor:
 
 
 @contextmanager
-def _as_before(module: nn.Module, *, training: bool) -> Iterator[None]:
-    """Be in the mode of the first time, and keep the running statistics of batch norms from counting a batch twice."""
-    is_training = module.training
-    module.train(training)
+def statistics_untouched(module: nn.Module) -> Iterator[None]:
+    """Within, batch norms normalise as before and remember nothing of what they see."""
     norms = [child for child in module.modules() if isinstance(child, nn.BatchNorm2d)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     with torch.no_grad():
@@ -39,7 +36,6 @@ def _as_before(module: nn.Module, *, training: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        module.train(is_training)
         for norm, (momentum, tracked), count in zip(norms, before, counts, strict=True):
             norm.momentum = momentum
             if tracked is not None and count is not None:
