@@ -201,7 +201,7 @@ def bound_nats(trainer: Trainer) -> float:
     """The mean bound of one batch in training mode, where every cell takes part; batch statistics are not kept."""
     batch = trainer.batch(0, num_inputs=trainer.run.train.max_inputs)
     kept = {name: buffer.clone() for name, buffer in trainer.model.named_buffers()}
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=trainer.run.precision == "bf16"):
+    with torch.no_grad(), trainer.state._autocast():
         nats = trainer.model(batch.target, batch.inputs, generator=seeded_generator("check", 0, 0)).nats.mean()
     for name, buffer in trainer.model.named_buffers():
         buffer.copy_(kept[name])

@@ -140,12 +140,13 @@ def test_pointwise_gradients_are_those_of_a_plain_convolution(side):
 
 
 @pytest.mark.parametrize(
-    ("conv", "channels", "side"),
-    [(DepthwiseConv2d(16), 16, 4), (DepthwiseConv2d(16), 16, 8), (PointwiseConv2d(12, 5), 12, 16)],
+    ("kind", "channels", "side"),
+    [(DepthwiseConv2d, (16,), 4), (DepthwiseConv2d, (16,), 8), (PointwiseConv2d, (12, 5), 16)],
 )
-def test_gradients_under_autocast_are_those_of_float32_but_for_rounding(conv, channels, side):
+def test_gradients_under_autocast_are_those_of_float32_but_for_rounding(kind, channels, side):
     torch.manual_seed(0)
-    features = torch.randn(3, channels, side, side).to(memory_format=torch.channels_last).requires_grad_()
+    conv = kind(*channels)
+    features = torch.randn(3, channels[0], side, side).to(memory_format=torch.channels_last).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         ours = conv(features)
     plain = nn.Conv2d.forward(conv, features)

@@ -14,7 +14,8 @@ from torch import Tensor
 from fusionvae_bench.errors import DataError, NonFiniteWeightError
 from fusionvae_bench.importance import ImportanceStream
 from fusionvae_bench.metrics import DrawErrors, DrawStream
-from fusionvae_bench.protocol import LikelihoodModel, Precision, SamplingModel, draw, weigh
+from fusionvae_bench.protocol import LikelihoodModel, SamplingModel, draw, weigh
+from fusionvae_model.device import Precision
 
 PIXELS_PER_CALL = MappingProxyType({"cpu": 2048 * 32 * 32, "cuda": 16384 * 32 * 32})
 """Decoded pixels that one call of the model is asked for, by device: the memory of an estimate does not grow with S.

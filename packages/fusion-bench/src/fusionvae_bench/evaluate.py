@@ -18,12 +18,13 @@ from torch import nn
 from fusionvae_bench.errors import DataError, ModelError
 from fusionvae_bench.estimate import pixels_per_call
 from fusionvae_bench.metrics import entropy_floor
-from fusionvae_bench.protocol import LikelihoodModel, Precision, SamplingModel, for_inference, has_likelihood
+from fusionvae_bench.protocol import LikelihoodModel, SamplingModel, for_inference, has_likelihood
 from fusionvae_bench.provenance import git_commit, versions
 from fusionvae_bench.results import AVERAGE, FORMAT_VERSION, Result
 from fusionvae_bench.scoring import score_tile
 from fusionvae_bench.summary import calibration_bins, floor_warnings, input_gains, summarise
 from fusionvae_bench.tiles import ALONE, CALIBRATION_BINS, SCORE, TILE_ROWS, Share, TileStore, tiles
+from fusionvae_model.device import Precision
 from fusionvae_model.progress import Progress
 
 if TYPE_CHECKING:

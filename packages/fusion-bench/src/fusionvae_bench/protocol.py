@@ -9,15 +9,13 @@ import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from fusionvae_bench.errors import ModelError
-
-Precision = Literal["32", "bf16"]
-"""What a model computes in: float32, or bfloat16 where PyTorch's autocast holds it good enough."""
+from fusionvae_model.device import Precision
 
 
 @runtime_checkable
@@ -93,6 +91,7 @@ def offers(method: Callable[..., Any], keyword: str) -> bool:
 
 
 def _computing_in(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    """Round by autocast, or leave it as the caller has it."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 

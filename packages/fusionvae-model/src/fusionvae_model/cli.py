@@ -12,6 +12,7 @@ from fusionvae_model import __version__
 from fusionvae_model.catalogue import load_model
 from fusionvae_model.checkpoint import model_folder, read_training_summary
 from fusionvae_model.config import AGGREGATIONS, MODEL_KINDS, PRESETS
+from fusionvae_model.device import PRECISIONS
 from fusionvae_model.errors import FusionVAEError
 from fusionvae_model.initial_weights import extinct_channels
 
@@ -63,7 +64,7 @@ def main() -> None:
 @click.option("--minutes", type=_FiniteRange(min=0, min_open=True), help="Length in wall time instead, all in all.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Targets per step instead of the preset's.")
 @click.option("--device", type=DEVICE, default="auto", show_default=True)
-@click.option("--precision", type=click.Choice(["32", "bf16"]), default="32", show_default=True)
+@click.option("--precision", type=click.Choice(PRECISIONS), default="32", show_default=True)
 @click.option("--compile", "compile_code", is_flag=True, help="Fuse kernels; on a GPU also CUDA graphs.")
 @click.option("--tensorboard", is_flag=True, help="Write event files beside the log.")
 @click.option("--sheet-every", type=click.IntRange(min=1), metavar="STEPS", help="Draw a sheet of samples so often.")

@@ -7,11 +7,16 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 
 from fusionvae_model.errors import FusionVAEError
+
+Precision = Literal["32", "bf16"]
+"""What a model computes in: float32, or bfloat16 where PyTorch's autocast holds it good enough."""
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 

@@ -16,7 +16,6 @@ from fusionvae_model.config import ModelConfig, TrainConfig
 from fusionvae_model.errors import FusionVAEError
 
 RUN_FILE = "run.json"
-PRECISIONS = ("32", "bf16")
 
 
 @dataclass(frozen=True)

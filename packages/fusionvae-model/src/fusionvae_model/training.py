@@ -13,13 +13,13 @@ import torch
 from fusionvae_model.checkpoint import write_json
 from fusionvae_model.config import Preset, preset, preset_model
 from fusionvae_model.data import TrainingSet
-from fusionvae_model.device import keep_freed_memory, resolve_device, subnormals_as_zero
+from fusionvae_model.device import PRECISIONS, keep_freed_memory, resolve_device, subnormals_as_zero
 from fusionvae_model.errors import FusionVAEError
 from fusionvae_model.initial_weights import InitialWeights
 from fusionvae_model.overrides import override
 from fusionvae_model.processes import ALONE, Processes, joined_processes
 from fusionvae_model.progress import note
-from fusionvae_model.run import PRECISIONS, RUN_FILE, Run, sole_writer, stored_total_steps
+from fusionvae_model.run import RUN_FILE, Run, sole_writer, stored_total_steps
 from fusionvae_model.run_checkpoints import restore_newest
 from fusionvae_model.trainer import Trainer
 

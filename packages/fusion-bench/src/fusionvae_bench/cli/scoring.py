@@ -28,14 +28,13 @@ from fusionvae_bench.evaluate import (
 from fusionvae_bench.paper import NUM_SAMPLES
 from fusionvae_bench.per_image import per_image_path, write_per_image
 from fusionvae_bench.processes import device_of, processes_that_pay, score_in_processes, share_of
-from fusionvae_bench.protocol import Precision
 from fusionvae_bench.rendering import to_markdown
 from fusionvae_bench.results import Result, read_result, write_result
 from fusionvae_bench.rows import ROWS, row_title
 from fusionvae_bench.tables import score_tables
 from fusionvae_bench.tiles import TileStore
 from fusionvae_bench.weights import WEIGHTS, load_model, model_name, training_summary
-from fusionvae_model.device import keep_freed_memory, subnormals_as_zero
+from fusionvae_model.device import PRECISIONS, Precision, keep_freed_memory, subnormals_as_zero
 
 _MANY_VALUES = "--num-inputs"
 
@@ -78,7 +77,7 @@ class _ManyValuesCommand(click.Command):
     "--precision",
     default="32",
     show_default=True,
-    type=click.Choice(["32", "bf16"]),
+    type=click.Choice(PRECISIONS),
     help="What the model computes in; bf16 is faster on GPUs and on CPUs that multiply it.",
 )
 @click.option(
