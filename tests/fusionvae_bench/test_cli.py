@@ -103,6 +103,25 @@ def test_several_numbers_may_follow_one_flag(place, tmp_path, words, expected):
     assert tuple(json.loads(done.stdout)["num_inputs"]) == expected
 
 
+def test_evenly_spaced_images_stand_for_all(place, tmp_path):
+    data = tmp_path / "data.h5"
+    CliRunner().invoke(datasets, ["build", "mnist", "--source", "stand-in", "--limit", "80", "--output", str(data)])
+    base = ("run", "--weights", "stand_ins:toy", "--data", data, "--per-image", "--num-samples")
+    evenly = ("--limit", 40, "--evenly-spaced", "-o", tmp_path / "evenly.json")
+    assert call(*base, 3, "-o", tmp_path / "all.json").exit_code == 0
+    assert json.loads(call(*base, 9, *evenly, "--dry-run", "--json").stdout)["evenly_spaced"] is True
+    assert call(*base, 9, *evenly).exit_code == 0
+    assert read_result(tmp_path / "evenly.json").images == "40 evenly spaced images"
+    starts = [line.split(",")[0] for line in (tmp_path / "evenly.per-image.csv").read_text().splitlines()[1::80]]
+    assert starts == ["0", "40"]
+    assert "holds this result already" in call(*base, 9, *evenly).stderr
+    assert "holds a result of other" in call(*base, 9, "--limit", 40, "-o", tmp_path / "evenly.json").stderr
+    table = call("project", tmp_path / "all.json", tmp_path / "evenly.json").stdout
+    assert "S = 9 (32) would score it on 80 images" in table
+    assert "40 evenly spaced images" in call("report", "--results", tmp_path, "--format", "md").stdout
+    assert "of --limit N" in call(*base, 9, "--evenly-spaced", "-o", tmp_path / "new.json").stderr
+
+
 def test_a_dry_run_writes_nothing(place, tmp_path):
     done = run(place, tmp_path / "r.json", "--dry-run")
     assert done.exit_code == 0

@@ -22,7 +22,7 @@ def score(path, model, *, precision="32", **changes):
     data = MemoryData(**changes)
     result = evaluate(model, data, 40, precision=precision, name=path.stem)
     write_result(result, path)
-    write_per_image(result, data.read(0, len(data)), per_image_path(path))
+    write_per_image(result, data, per_image_path(path))
     return result
 
 
@@ -52,7 +52,7 @@ def test_what_is_noise_is_called_noise(tmp_path):
     data = MemoryData()
     other = evaluate(Toy(), data, 40, seed=1)
     write_result(other, tmp_path / "b.json")
-    write_per_image(other, data.read(0, len(data)), per_image_path(tmp_path / "b.json"))
+    write_per_image(other, data, per_image_path(tmp_path / "b.json"))
     assert (first.per_image["nll_nats"] != other.per_image["nll_nats"]).all()
     text = compare(tmp_path / "a.json", tmp_path / "b.json").stdout
     assert "NLL: overall, the difference is noise" in text
@@ -65,6 +65,19 @@ def test_the_same_scores_are_called_equal_and_told_apart_by_their_files(tmp_path
     assert text.count("| equal |") == 10
     assert "NLL: overall, both lose the same on every image" in text
     assert f"A = {tmp_path / 'a.json'}" in text
+
+
+def test_images_that_both_have_are_compared_wherever_they_stand(tmp_path):
+    whole, data = score(tmp_path / "a.json", Bright(3.0), rows=130), MemoryData(rows=130)
+    part = evaluate(Toy(), data, 40, 60, evenly_spaced=True)
+    write_result(part, tmp_path / "b.json")
+    write_per_image(part, data, per_image_path(tmp_path / "b.json"))
+    rows = [*range(20), *range(40, 60), *range(80, 100)]
+    expected = whole.per_image["mse_min"][rows, 1] - part.per_image["mse_min"][:, 1]
+    done = compare(tmp_path / "a.json", tmp_path / "b.json", "--json")
+    found = {(d["metric"], d["num_inputs"]): d for d in json.loads(done.stdout)["differences"]}
+    assert found["mse_min", "1"]["mean"] == pytest.approx(expected.mean())
+    assert found["mse_min", "1"]["num_images"] == 60
 
 
 def test_another_precision_is_told(tmp_path):

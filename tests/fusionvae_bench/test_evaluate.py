@@ -64,6 +64,30 @@ def test_the_score_of_an_image_does_not_depend_on_the_limit(limit):
     assert part.fingerprint == whole.fingerprint
 
 
+@pytest.mark.parametrize(
+    ("limit", "starts"),
+    [(20, [0]), (40, [0, 60]), (45, [0, 40, 80]), (120, range(0, 120, 20)), (125, range(0, 140, 20))],
+)
+def test_evenly_spaced_images_have_the_scores_that_they_have_among_all(limit, starts):
+    data = MemoryData(rows=130)
+    whole, part = evaluate(Toy(), data, 10), evaluate(Toy(), data, 10, limit, evenly_spaced=True)
+    rows = [row for start in starts for row in range(start, min(start + TILE_ROWS, 130))][:limit]
+    assert part.num_images == limit
+    assert part.evenly_spaced == (limit <= 120)  # else none is left out but the last
+    np.testing.assert_array_equal(numbers(part), numbers(whole)[rows])
+    floor = evaluate(Toy(), data, 10, limit).entropy_floor_nats
+    assert (part.entropy_floor_nats == floor) == (rows == list(range(limit)))
+
+
+def test_shares_of_evenly_spaced_images_are_alike(tmp_path):
+    models, data = (Toy(), Toy()), MemoryData(rows=160)
+    request, device = Request(num_samples=10, limit=80, evenly_spaced=True), torch.device("cpu")
+    identity = fingerprint(Toy(), data, request, device)
+    for rank, model in enumerate(models):
+        score_tiles(model, data, request, TileStore(tmp_path, identity, rank=rank), device, share=Share(rank, 2))
+    assert [model.seen for model in models] == [40, 40]
+
+
 def test_mse_does_not_depend_on_which_other_numbers_of_inputs_are_asked_for():
     whole, part = evaluate(Toy(), MemoryData(), 10), evaluate(Toy(), MemoryData(), 10, num_inputs=(2,))
     np.testing.assert_array_equal(part.per_image["mse_min"][:, 0], whole.per_image["mse_min"][:, 2])

@@ -99,7 +99,7 @@ def test_a_result_of_another_version_is_not_passed_over(result, tmp_path):
 
 
 def test_per_image_scores_average_to_the_result(result, tmp_path):
-    write_per_image(result, MemoryData().read(0, 10), tmp_path / "r.csv")
+    write_per_image(result, MemoryData(), tmp_path / "r.csv")
     with (tmp_path / "r.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 40

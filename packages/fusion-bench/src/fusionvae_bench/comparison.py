@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusionvae_bench.errors import ResultError
-from fusionvae_bench.evaluate import PAPER_NUM_INPUTS
 from fusionvae_bench.metrics import mean_and_standard_error
-from fusionvae_bench.per_image import read_per_image
+from fusionvae_bench.per_image import read_per_image, shared_images
 from fusionvae_bench.results import AVERAGE, Result, read_result
 
 CONFIDENCE = 0.95
@@ -103,25 +102,17 @@ def compare(first: Path, second: Path) -> Comparison:
     """
     a, b = read_result(first), read_result(second)
     images_a, images_b = read_per_image(first), read_per_image(second)
-    count = min(len(images_a.index), len(images_b.index))
+    images_a, images_b = shared_images(images_a, images_b)
     same = (a.benchmark, a.dataset_digest, a.split) == (b.benchmark, b.dataset_digest, b.split)
-    if not same or images_a.index[:count] != images_b.index[:count]:
+    if not same or not images_a.images:
         raise ResultError(
             f"{first} and {second} are scores of other images ({a.title}, {a.split}, {a.dataset_digest[:12]}… and "
             f"{b.title}, {b.split}, {b.dataset_digest[:12]}…); score both on the same file and split"
         )
-    counts = [k for k in images_a.num_inputs if k in images_b.num_inputs]
     differences = []
     for metric in METRICS:
-        paired: list[NDArray[np.float64]] = [
-            images_a.scores[metric][:count, images_a.num_inputs.index(k)]
-            - images_b.scores[metric][:count, images_b.num_inputs.index(k)]
-            for k in counts
-        ]
-        named = dict(zip(map(str, counts), paired, strict=True))
-        if set(PAPER_NUM_INPUTS) <= set(counts):
-            named[AVERAGE] = np.mean([named[str(k)] for k in PAPER_NUM_INPUTS], 0)
-        differences += [_difference(metric, k, v) for k, v in named.items() if not np.isnan(v).any()]
+        of_a, of_b = images_a.by_num_inputs(metric), images_b.by_num_inputs(metric)
+        differences += [_difference(metric, k, of_a[k] - of_b[k]) for k in of_a if k in of_b]
     if not differences:
         raise ResultError(
             f"{first} and {second} have no metric and number of inputs in common; score both for the same ones"

@@ -23,7 +23,7 @@ from fusionvae_bench.provenance import git_commit, versions
 from fusionvae_bench.results import AVERAGE, FORMAT_VERSION, Result
 from fusionvae_bench.scoring import score_tile
 from fusionvae_bench.summary import calibration_bins, floor_warnings, input_gains, summarise
-from fusionvae_bench.tiles import ALONE, CALIBRATION_BINS, SCORE, TILE_ROWS, Share, TileStore, tiles
+from fusionvae_bench.tiles import ALONE, CALIBRATION_BINS, SCORE, TILE_ROWS, Share, Tile, TileStore, leaves_gaps, tiles
 from fusionvae_model.device import Precision
 from fusionvae_model.progress import Progress
 
@@ -43,7 +43,8 @@ class Request:
 
     Attributes:
         num_samples: S ≥ 1, importance samples for the likelihood and draws for MSE_min.
-        limit: the first so many images, None for all.
+        limit: so many images, None for all.
+        evenly_spaced: those at even distances over the whole split, instead of the first ones.
         num_inputs: numbers of inputs, ascending.
         seed: of all randomness.
         metrics: "nll", "mse", or "all" that the model offers.
@@ -52,6 +53,7 @@ class Request:
 
     num_samples: int = 1000
     limit: int | None = None
+    evenly_spaced: bool = False
     num_inputs: tuple[int, ...] = PAPER_NUM_INPUTS
     seed: int = 0
     metrics: Metrics = "all"
@@ -60,6 +62,14 @@ class Request:
     def num_images(self, data: FusionDataset) -> int:
         """Return how many images that is."""
         return min(self.limit or len(data), len(data))
+
+    def leaves_gaps(self, data: FusionDataset) -> bool:
+        """Tell whether those are others than the first ones."""
+        return self.evenly_spaced and leaves_gaps(self.num_images(data), len(data))
+
+    def tiles(self, data: FusionDataset) -> list[Tile]:
+        """Return the tiles that hold them."""
+        return list(tiles(self.num_images(data), len(data), evenly_spaced=self.evenly_spaced))
 
     def wants(self, metric: Metrics) -> bool:
         """Tell whether a metric is asked for."""
@@ -74,6 +84,7 @@ def evaluate(
     num_inputs: Sequence[int] = PAPER_NUM_INPUTS,
     seed: int = 0,
     *,
+    evenly_spaced: bool = False,
     metrics: Metrics = "all",
     precision: Precision = "32",
     device: torch.device | str | None = None,
@@ -83,15 +94,17 @@ def evaluate(
     share: Share = ALONE,
     quiet: bool = True,
 ) -> Result:
-    """Score a model on the first images of a data set.
+    """Score a model on the images of a data set, or some of them.
 
     Args:
         model: offers `log_importance_weights`, `sample`, or both; what it does not offer is left out.
         data: the split to score.
         num_samples: S ≥ 1, importance samples for the likelihood and draws for MSE_min.
-        limit: the first so many images, None for all.
+        limit: so many images, None for all.
         num_inputs: numbers of inputs, ascending; beyond the stored ones up to 8.
         seed: of all randomness.
+        evenly_spaced: the ``limit`` images lie at even distances over the whole split, in runs of 20, and stand for
+            all of it; else they are the first ones, which may be easier than the rest. An image's scores are the same.
         metrics: "nll", "mse", or "all" that the model offers.
         precision: what the model computes in: "32", or "bf16" by autocast.
         device: where the model lives; None for where its parameters are.
@@ -112,6 +125,7 @@ def evaluate(
     request = Request(
         num_samples=num_samples,
         limit=limit,
+        evenly_spaced=evenly_spaced,
         num_inputs=tuple(num_inputs),
         seed=seed,
         metrics=metrics,
@@ -146,15 +160,14 @@ def score_tiles(
         quiet: no progress on stderr.
     """
     scorer = for_inference(model)
-    num_images = request.num_images(data)
-    mine = [tile for tile in tiles(num_images, len(data)) if share.owns(tile)]
+    mine = share.of(request.tiles(data))
     left = [tile for tile in mine if tile not in store]
-    rows = {tile.number: min(tile.stop, num_images) - tile.start for tile in mine}
-    total, done = sum(rows.values()), sum(rows.values()) - sum(rows[tile.number] for tile in left)
+    total = sum(tile.kept for tile in mine)
+    done = total - sum(tile.kept for tile in left)
     with Progress("scoring", total, unit="images", done=done, quiet=quiet) as progress:
         for tile in left:
             store.write(tile, score_tile(scorer, data, tile, request, device))
-            progress.advance(units=rows[tile.number])
+            progress.advance(units=tile.kept)
 
 
 def _gather(
@@ -173,13 +186,15 @@ def _gather(
     floors = np.empty(num_images)
     calibration = np.empty((num_images, len(counts), CALIBRATION_BINS, 3))
     seconds = 0.0
-    for tile in tiles(num_images, len(data)):
-        rows = slice(tile.start, min(tile.stop, num_images))
+    gathered = 0
+    for tile in request.tiles(data):
+        images = slice(gathered, gathered + tile.kept)
         finished = store.read(tile)
-        scores[rows] = finished.scores[: rows.stop - rows.start]
-        calibration[rows] = finished.calibration[: rows.stop - rows.start]
-        floors[rows] = entropy_floor(data.read(rows.start, rows.stop).target, data.spec.nll_size)
+        scores[images] = finished.scores[: tile.kept]
+        calibration[images] = finished.calibration[: tile.kept]
+        floors[images] = entropy_floor(data.read(tile.start, tile.start + tile.kept).target, data.spec.nll_size)
         seconds += finished.seconds
+        gathered = images.stop
 
     by_count = {str(k): summarise(scores[:, [i]], num_dims) for i, k in enumerate(counts)}
     if set(PAPER_NUM_INPUTS) <= set(counts):
@@ -200,6 +215,7 @@ def _gather(
         num_parameters=_num_parameters(model),
         training=training,
         num_images=num_images,
+        evenly_spaced=request.leaves_gaps(data),
         num_samples=request.num_samples,
         num_inputs=counts,
         seed=request.seed,
@@ -302,7 +318,8 @@ def fingerprint(
 
 def answers(result: Result, model: Any, data: FusionDataset, request: Request, device: torch.device) -> bool:
     """Tell whether a stored result is what scoring this model would give; older ones are told by their own config."""
-    if result.num_images != request.num_images(data) or not has_scored(result, model):
+    images = (result.num_images, result.evenly_spaced) == (request.num_images(data), request.leaves_gaps(data))
+    if not images or not has_scored(result, model):
         return False
     known = (fingerprint(model, data, request, device, with_config=flag) for flag in (True, False))
     return result.fingerprint in known

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fusionvae_bench.atomic import write_atomically
 from fusionvae_bench.errors import ResultError
-from fusionvae_bench.results import Result
-from fusionvae_bench.tiles import SCORE, Scores
+from fusionvae_bench.evaluate import PAPER_NUM_INPUTS
+from fusionvae_bench.results import AVERAGE, Result
+from fusionvae_bench.tiles import SCORE, Scores, tiles
 
 if TYPE_CHECKING:
-    from fusion_datasets import FusionBatch
+    from fusion_datasets import FusionDataset
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,37 @@ class PerImage:
     """The scores of each image.
 
     Attributes:
-        index: [n] positions in the source.
+        images: [n] row in the data set and position in the source of each.
         num_inputs: numbers of inputs, ascending.
         scores: [n, numbers of inputs]; NaN where there is none.
     """
 
-    index: tuple[int, ...]
+    images: tuple[tuple[int, int], ...]
     num_inputs: tuple[int, ...]
     scores: Scores
+
+    def by_num_inputs(self, metric: str) -> dict[str, NDArray[np.float64]]:
+        """Return what is known of a metric, [n] each: by number of inputs, and "avg" where 0–3 are."""
+        columns: dict[str, NDArray[np.float64]] = {
+            str(k): self.scores[metric][:, column] for column, k in enumerate(self.num_inputs)
+        }
+        known = {k: values for k, values in columns.items() if not np.isnan(values).any()}
+        paper = [known[str(k)] for k in PAPER_NUM_INPUTS if str(k) in known]
+        if len(paper) == len(PAPER_NUM_INPUTS):
+            known[AVERAGE] = np.mean(paper, 0)
+        return known
+
+
+def shared_images(first: PerImage, second: PerImage) -> tuple[PerImage, PerImage]:
+    """Return the scores of the images that both hold, in the order of the first."""
+    places = {image: place for place, image in enumerate(second.images)}
+    shared = [(place, places[image]) for place, image in enumerate(first.images) if image in places]
+    of_first, of_second = ([pair[side] for pair in shared] for side in (0, 1))
+    images = tuple(first.images[place] for place in of_first)
+    return (
+        PerImage(images, first.num_inputs, first.scores[of_first]),
+        PerImage(images, second.num_inputs, second.scores[of_second]),
+    )
 
 
 def per_image_path(result_path: Path) -> Path:
@@ -40,12 +65,12 @@ def per_image_path(result_path: Path) -> Path:
     return result_path.with_name(f"{result_path.stem}.per-image.csv")
 
 
-def write_per_image(result: Result, rows: FusionBatch, path: Path | str) -> None:
+def write_per_image(result: Result, data: FusionDataset, path: Path | str) -> None:
     """Write the scores of each image and number of inputs as CSV; what could not be had stays empty.
 
     Args:
         result: fresh from `evaluate`.
-        rows: the images scored, for their positions and labels in the source.
+        data: the split that was scored, for the positions and labels of its images in the source.
         path: of the CSV file.
     """
     assert result.per_image is not None
@@ -53,11 +78,14 @@ def write_per_image(result: Result, rows: FusionBatch, path: Path | str) -> None
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["row", "index", "label", "num_inputs", *SCORE.names])
-    for row, image in enumerate(result.per_image):
-        label = "" if rows.label is None else rows.label[row]
-        for k, score in zip(result.num_inputs, image, strict=True):
-            values = ["" if math.isnan(value) else repr(float(value)) for value in score]
-            table.writerow([row, rows.index[row], label, k, *values])
+    images = iter(result.per_image)
+    for tile in tiles(result.num_images, len(data), evenly_spaced=result.evenly_spaced):
+        rows = data.read(tile.start, tile.start + tile.kept)
+        for offset, image in zip(range(tile.kept), images, strict=False):
+            label = "" if rows.label is None else rows.label[offset]
+            for k, score in zip(result.num_inputs, image, strict=True):
+                values = ["" if math.isnan(value) else repr(float(value)) for value in score]
+                table.writerow([tile.start + offset, rows.index[offset], label, k, *values])
     write_atomically(Path(path), text.getvalue().encode())
 
 
@@ -80,11 +108,11 @@ def read_per_image(result_path: Path) -> PerImage:
             for name in SCORE.names or ():
                 if row.get(name):
                     scores.flat[position][name] = float(row[name])
-        index = tuple(int(row["index"]) for row in rows[:: len(counts)])
+        images = tuple((int(row["row"]), int(row["index"])) for row in rows[:: len(counts)])
     except FileNotFoundError as error:
         raise ResultError(
             f"{result_path} has no scores of each image beside it ({path.name}); score it again with --per-image"
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultError(f"{path} is damaged ({error}); score it again with --per-image") from error
-    return PerImage(index, counts, scores)
+    return PerImage(images, counts, scores)

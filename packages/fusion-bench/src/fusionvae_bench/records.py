@@ -81,7 +81,7 @@ def to_eval_results(results: Sequence[Result], dataset_id: str) -> str:
             if value is None:
                 continue
             note = (
-                f"{model_title(result)}: mean over 0 to 3 inputs, {result.num_images} images of {result.title} "
+                f"{model_title(result)}: mean over 0 to 3 inputs, {result.images} of {result.title} "
                 f"({result.split}), S = {result.num_samples}, less is better"
             )
             lines += [  # every JSON string is a YAML string

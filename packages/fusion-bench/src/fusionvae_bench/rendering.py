@@ -197,7 +197,8 @@ def _tex(text: str) -> str:
 
 def _detail(result: Result) -> str:
     rounded = f", {result.precision}" if result.is_rounded else ""
-    return f"{result.model_name}, {result.num_images} images, S = {result.num_samples}{rounded}"
+    evenly = " evenly spaced" if result.evenly_spaced else ""
+    return f"{result.model_name}, {result.num_images}{evenly} images, S = {result.num_samples}{rounded}"
 
 
 def _typeset(heading: str) -> str:

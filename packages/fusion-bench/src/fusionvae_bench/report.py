@@ -160,7 +160,7 @@ def _facts(result: Result) -> dict[str, str]:
     facts = {
         "Model": f"{model_title(result)} “{result.model_name}”"
         + (f", {result.num_parameters:,} parameters" if result.num_parameters else ""),
-        "Data": f"{result.title}, split {result.split}, the first {result.num_images:,} images"
+        "Data": f"{result.title}, split {result.split}, {result.images}"
         + (f", from {source['name']}" if "name" in source else ""),
         "Data digest": result.dataset_digest,
         "Weights digest": result.weights_digest or "unknown",

@@ -128,11 +128,12 @@ class Result:
         config: the model's configuration.
         num_parameters: trainable numbers.
         training: summary of the training, if known.
-        num_images: images scored, the first ones of the split.
+        num_images: images scored.
         num_samples: S, for the likelihood as for MSE_min.
         num_inputs: numbers of inputs scored.
         seed: of all randomness.
         precision: what the model computed in, "32" or "bf16".
+        evenly_spaced: whether the images lie at even distances over the split; else they are its first ones.
         num_dims: dimensions that bits per dimension divide by.
         entropy_floor_nats: least mean NLL possible for the images scored, if the likelihood has one.
         scores: by number of inputs ("0", "1", …), and "avg" where 0–3 were all scored.
@@ -143,7 +144,7 @@ class Result:
         created: UTC time, ISO 8601.
         versions: of the packages.
         git_commit: of the code, if known.
-        fingerprint: identity of model, data and settings, the number of images apart.
+        fingerprint: identity of model, data and settings, apart from which images were scored.
         calibration: by number of inputs, ascending in the predicted uncertainty.
         per_image: scores of each image, [images, numbers of inputs] of `tiles.SCORE`; not part of the file.
     """
@@ -176,6 +177,7 @@ class Result:
     git_commit: str | None
     fingerprint: str
     precision: str = "32"
+    evenly_spaced: bool = False
     calibration: dict[str, tuple[CalibrationBin, ...]] = field(default_factory=dict)
     per_image: Scores | None = field(default=None, compare=False, repr=False)
 
@@ -183,6 +185,12 @@ class Result:
     def is_rounded(self) -> bool:
         """Whether the model computed in less than float32."""
         return self.precision != "32"
+
+    @property
+    def images(self) -> str:
+        """Which images were scored, in words."""
+        count = f"{self.num_images:,}"
+        return f"{count} evenly spaced images" if self.evenly_spaced else f"the first {count} images"
 
     def score(self, num_inputs: int | str) -> Score | None:
         """Return the scores of a number of inputs, or of "avg"; None if they were not measured."""

@@ -66,7 +66,7 @@ def _identity(result: Result) -> str:
         # No two trainings of equal minutes take equally many steps.
         length = f"{minutes} min" if (minutes := training.get("minutes")) else round(training.get("epochs") or 0)
         alike = [training.get(key) for key in ("preset", "batch_size", "initial_weights")] + [length, settings]
-    scored = [result.dataset_digest, result.split, result.num_images, result.num_samples]
+    scored = [result.dataset_digest, result.split, result.num_images, result.evenly_spaced, result.num_samples]
     return json.dumps([result.model_kind, result.config, alike, scored], sort_keys=True)
 
 

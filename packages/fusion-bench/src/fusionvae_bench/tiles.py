@@ -10,7 +10,7 @@ import io
 import shutil
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,9 +81,9 @@ class Share:
     rank: int = 0
     count: int = 1
 
-    def owns(self, tile: Tile) -> bool:
-        """Tell whether the tile is this process's."""
-        return tile.number % self.count == self.rank
+    def of(self, tiles: Sequence[Tile]) -> Sequence[Tile]:
+        """Return this process's tiles."""
+        return tiles[self.rank :: self.count]
 
 
 ALONE = Share()
@@ -92,11 +92,19 @@ ALONE = Share()
 
 @dataclass(frozen=True)
 class Tile:
-    """Rows ``start … stop - 1`` of the data set; all of a tile's rows are scored together or not at all."""
+    """Rows ``start … stop - 1`` of the data set; all of a tile's rows are scored together or not at all.
+
+    Attributes:
+        number: of the tile, counted from the start of the data set.
+        start: its first row.
+        stop: the row after its last.
+        kept: how many of its rows, from the first, were asked for.
+    """
 
     number: int
     start: int
     stop: int
+    kept: int
 
     def generator(self, seed: int, *purpose: int, device: torch.device) -> torch.Generator:
         """Return the random stream of (seed, tile, purpose)."""
@@ -104,18 +112,32 @@ class Tile:
         return torch.Generator(device).manual_seed(int(entropy[0] >> 1))
 
 
-def tiles(num_images: int, num_rows: int) -> Iterator[Tile]:
-    """Yield the tiles that cover the first images.
+def tiles(num_images: int, num_rows: int, *, evenly_spaced: bool = False) -> Iterator[Tile]:
+    """Yield the tiles that cover so many images.
 
     The last tile may reach beyond ``num_images``: its surplus is scored and left out, which keeps the random
     streams of its other rows what they are.
 
     Args:
-        num_images: images asked for.
+        num_images: images asked for, at most ``num_rows``.
         num_rows: rows of the data set.
+        evenly_spaced: tiles at even distances from the first one to the end, instead of the first ones.
     """
-    for number, start in enumerate(range(0, num_images, TILE_ROWS)):
-        yield Tile(number, start, min(start + TILE_ROWS, num_rows))
+    wanted, available = _tiles_of(num_images), _tiles_of(num_rows)
+    for position in range(wanted):
+        number = position * available // wanted if evenly_spaced else position
+        start = number * TILE_ROWS
+        stop = min(start + TILE_ROWS, num_rows)
+        yield Tile(number, start, stop, min(stop - start, num_images - position * TILE_ROWS))
+
+
+def leaves_gaps(num_images: int, num_rows: int) -> bool:
+    """Tell whether so many evenly spaced images are others than the first ones."""
+    return _tiles_of(num_images) < _tiles_of(num_rows)
+
+
+def _tiles_of(num_rows: int) -> int:
+    return -(-num_rows // TILE_ROWS)
 
 
 class TileStore:

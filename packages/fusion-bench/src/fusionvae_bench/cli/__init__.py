@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from fusionvae_bench import __version__
-from fusionvae_bench.cli.reporting import compare, report
+from fusionvae_bench.cli.reporting import compare, project, report
 from fusionvae_bench.cli.reproducing import reproduce
 from fusionvae_bench.cli.scoring import run
 
@@ -16,5 +16,5 @@ def main() -> None:
     """Score image fusion models and lay the scores beside the paper's."""
 
 
-for command in (run, report, compare, reproduce):
+for command in (run, report, compare, project, reproduce):
     main.add_command(command)

@@ -1,4 +1,4 @@
-"""``fusion-bench report`` and ``compare``: results beside the paper's, and beside each other."""
+"""``fusion-bench report``, ``compare`` and ``project``: results beside the paper's, and beside each other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
-from fusionvae_bench import comparison
+from fusionvae_bench import comparison, projection
 from fusionvae_bench.atomic import write_atomically
 from fusionvae_bench.cli.failures import stated_failures
 from fusionvae_bench.errors import ResultError
@@ -124,6 +124,21 @@ def compare(first: Path, second: Path, as_json: bool) -> None:
     Both are to be scored with --per-image on the same file.
     """
     found = comparison.compare(first, second)
+    click.echo(json.dumps(found.to_dict()) if as_json else found.to_text())
+
+
+@click.command()
+@click.argument("all_images", metavar="ALL.json", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("some_images", metavar="SOME.json", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@stated_failures
+def project(all_images: Path, some_images: Path, as_json: bool) -> None:
+    """Say what the many samples of SOME images would give on ALL of them, with standard errors.
+
+    Both are scores of one model with --per-image: ALL with few samples, SOME of the same images with many, best
+    --evenly-spaced. The mean of ALL is corrected by what the samples change where both are known.
+    """
+    found = projection.project(all_images, some_images)
     click.echo(json.dumps(found.to_dict()) if as_json else found.to_text())
 
 

@@ -63,7 +63,8 @@ class _ManyValuesCommand(click.Command):
     help="S, for NLL and MSE_min.  [default: the paper's, 1000 for FusionMNIST and 100 for the others]",
 )
 @click.option("--metrics", default="all", show_default=True, type=click.Choice(["all", "nll", "mse"]))
-@click.option("--limit", type=click.IntRange(1), help="Score the first N images only.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Score N images only, the first ones.")
+@click.option("--evenly-spaced", is_flag=True, help="Take those of --limit at even distances, to stand for all.")
 @click.option(
     _MANY_VALUES,
     multiple=True,
@@ -105,6 +106,7 @@ def run(
     num_samples: int | None,
     metrics: Metrics,
     limit: int | None,
+    evenly_spaced: bool,
     num_inputs: tuple[int, ...],
     seed: int,
     device: str,
@@ -124,11 +126,16 @@ def run(
     share, where = share_of(os.environ), device_of(device, os.environ)
     if share.count > 1 and ((workers or 1) > 1 or force):
         raise click.UsageError("under torchrun, --workers and --force are not for use: its processes share the images")
+    if evenly_spaced and limit is None:
+        raise click.UsageError(
+            "--evenly-spaced chooses the images of --limit N; give it, or score all without the flag"
+        )
     partial = output.with_name(f"{output.name}.partial")
     with subnormals_as_zero(), FusionDataset(data_path, split, grey=None) as data:
         request = Request(
             num_samples=num_samples or NUM_SAMPLES.get(data.benchmark, 100),
             limit=limit,
+            evenly_spaced=evenly_spaced,
             num_inputs=num_inputs,
             seed=seed,
             metrics=metrics,
@@ -162,6 +169,7 @@ def run(
                 limit,
                 num_inputs,
                 seed,
+                evenly_spaced=evenly_spaced,
                 metrics=metrics,
                 precision=precision,
                 device=where,
@@ -172,7 +180,7 @@ def run(
                 quiet=workers > 1,
             )
             if per_image:
-                write_per_image(result, data.read(0, result.num_images), per_image_path(output))
+                write_per_image(result, data, per_image_path(output))
             write_result(result, output)
             shutil.rmtree(partial, ignore_errors=True)
         else:
@@ -214,6 +222,7 @@ def _plan(
         "data": data_path,
         "split": data.split,
         "images": images,
+        "evenly_spaced": request.leaves_gaps(data),
         "num_samples": request.num_samples,
         "num_inputs": list(request.num_inputs),
         "seed": request.seed,

@@ -1,0 +1,160 @@
+"""What a costly scoring would give on all images: measured on some of them, and carried over by a cheap one of all.
+
+Two-phase sampling with the difference estimator (Cochran 1977, ch. 12): the cheap scores a of all N images, the costly
+ones b of n of them; the mean of b over all is about ``mean_N(a) + mean_n(b − a)``. A thousand samples instead of a
+hundred change every image by about as much, so few images tell by how much, and all of them tell the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusionvae_bench.comparison import METRICS
+from fusionvae_bench.errors import ResultError
+from fusionvae_bench.per_image import read_per_image, shared_images
+from fusionvae_bench.results import Result, read_result
+
+
+@dataclass(frozen=True)
+class ProjectedScore:
+    """A mean over all images, of scores that some of them have.
+
+    Attributes:
+        metric: key of `comparison.METRICS`.
+        num_inputs: number of inputs, or "avg".
+        cheap: mean of the cheap scores of all images.
+        change: mean of costly − cheap over the images that have both.
+        change_standard_error: over those images.
+        mean: of the costly scores of all images, as far as is known: ``cheap + change``.
+        standard_error: over images; that of all being scored, and that of some only having been scored twice.
+    """
+
+    metric: str
+    num_inputs: str
+    cheap: float
+    change: float
+    change_standard_error: float
+    mean: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Scores of one model carried over from some images to all.
+
+    Attributes:
+        cheap: of all images.
+        costly: of some of them.
+        scores: by metric and number of inputs.
+    """
+
+    cheap: Result
+    costly: Result
+    scores: tuple[ProjectedScore, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know."""
+        if self.costly.evenly_spaced or self.costly.num_images == self.cheap.num_images:
+            return ()
+        return (
+            f"What changes was measured on {self.costly.images}, which need not be like the rest; score evenly spaced "
+            "ones (--evenly-spaced).",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        sides = {
+            side: {"images": result.num_images, "num_samples": result.num_samples, "precision": result.precision}
+            for side, result in (("cheap", self.cheap), ("costly", self.costly))
+        }
+        return {
+            "model": self.cheap.model_name,
+            **sides,
+            "scores": [asdict(s) for s in self.scores],
+            "notes": self.notes,
+        }
+
+    def to_text(self) -> str:
+        """Return a Markdown table."""
+        cheap, costly = self.cheap, self.costly
+        lines = [
+            f"{cheap.model_name} as S = {costly.num_samples} ({costly.precision}) would score it on "
+            f"{cheap.num_images:,} images of {cheap.title}: their scores at S = {cheap.num_samples} "
+            f"({cheap.precision}), and by how much those of {costly.num_images:,} of them change.",
+            "",
+            f"| metric | k | S = {cheap.num_samples}, all | change | S = {costly.num_samples}, all |",
+            "| --- | --- | ---: | ---: | ---: |",
+        ]
+        for score in self.scores:
+            heading, factor, digits = METRICS[score.metric]
+            change = f"{factor * score.change:+.{digits}f}".replace("-", "−")
+            lines.append(
+                f"| {heading} | {score.num_inputs} | {factor * score.cheap:.{digits}f} | "
+                f"{change} ± {factor * score.change_standard_error:.{digits}f} | "
+                f"{factor * score.mean:.{digits}f} ± {factor * score.standard_error:.{digits}f} |"
+            )
+        return "\n".join([*lines, "", "± is the standard error over images.", *self.notes])
+
+
+def project(all_images: Path, some_images: Path) -> Projection:
+    """Carry the scores of some images over to all.
+
+    Args:
+        all_images: result file of many images, scored at little cost, with ``--per-image``.
+        some_images: result file of the same model on some of them, with more samples or a finer precision.
+
+    Raises:
+        ResultError: if they are of different models or data, the second holds an image that the first does not or
+            fewer than two, or they have no number in common.
+    """
+    cheap, costly = read_result(all_images), read_result(some_images)
+    of_all, of_some = read_per_image(all_images), read_per_image(some_images)
+    models = [(r.model_kind, r.weights_digest, r.config) for r in (cheap, costly)]
+    data = [(r.benchmark, r.dataset_digest, r.split) for r in (cheap, costly)]
+    if models[0] != models[1] or data[0] != data[1]:
+        what = "models" if models[0] != models[1] else "data"
+        raise ResultError(
+            f"{all_images} and {some_images} are scores of different {what}; expected one model on one data set, "
+            "scored twice"
+        )
+    once, twice = shared_images(of_all, of_some)
+    if len(twice.images) < len(of_some.images) or len(twice.images) < 2:
+        raise ResultError(
+            f"{len(twice.images)} of the {len(of_some.images)} images in {some_images} are in {all_images}; expected "
+            "at least two, and all of them: name the result of more images first"
+        )
+    scores = []
+    for metric in METRICS:
+        everywhere, before, after = (images.by_num_inputs(metric) for images in (of_all, once, twice))
+        scores += [_projected(metric, k, values, before[k], after[k]) for k, values in everywhere.items() if k in after]
+    if not scores:
+        raise ResultError(
+            f"{all_images} and {some_images} have no metric and number of inputs in common; score both for the same "
+            "ones"
+        )
+    return Projection(cheap, costly, tuple(scores))
+
+
+def _projected(
+    metric: str, num_inputs: str, cheap: NDArray[np.float64], before: NDArray[np.float64], after: NDArray[np.float64]
+) -> ProjectedScore:
+    """Estimate the mean of the costly scores over all images: [N] cheap ones, [n] of both for some of the images."""
+    changes = after - before
+    of_change = changes.var(ddof=1) / len(changes)
+    # n of the N images are in both means, which therefore vary together
+    of_all = (cheap.var(ddof=1) + 2 * np.cov(before, changes)[0, 1]) / len(cheap)
+    return ProjectedScore(
+        metric=metric,
+        num_inputs=num_inputs,
+        cheap=float(cheap.mean()),
+        change=float(changes.mean()),
+        change_standard_error=float(np.sqrt(of_change)),
+        mean=float(cheap.mean() + changes.mean()),
+        standard_error=float(np.sqrt(max(0.0, of_all + of_change))),
+    )
