@@ -7,6 +7,7 @@ hundred change every image by about as much, so few images tell by how much, and
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from fusionvae_bench.comparison import METRICS
 from fusionvae_bench.errors import ResultError
 from fusionvae_bench.per_image import read_per_image, shared_images
 from fusionvae_bench.results import Result, read_result
+
+_STANDARD_ERRORS = {"nll_nats": "nll_standard_error", "mse_min": "mse_min_standard_error"}
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ def project(all_images: Path, some_images: Path) -> Projection:
     """Carry the scores of some images over to all.
 
     Args:
-        all_images: result file of many images, scored at little cost, with ``--per-image``.
+        all_images: result file of many images, scored at little cost, with ``--per-image``. Of the file beside it only
+            the lines of ``some_images`` are read; the others may be left out.
         some_images: result file of the same model on some of them, with more samples or a finer precision.
 
     Raises:
@@ -126,13 +130,13 @@ def project(all_images: Path, some_images: Path) -> Projection:
     once, twice = shared_images(of_all, of_some)
     if len(twice.images) < len(of_some.images) or len(twice.images) < 2:
         raise ResultError(
-            f"{len(twice.images)} of the {len(of_some.images)} images in {some_images} are in {all_images}; expected "
-            "at least two, and all of them: name the result of more images first"
+            f"{len(twice.images)} of the {len(of_some.images)} images in {some_images} have scores beside "
+            f"{all_images}; expected at least two, and all of them: name the result of more images first"
         )
     scores = []
     for metric in METRICS:
-        everywhere, before, after = (images.by_num_inputs(metric) for images in (of_all, once, twice))
-        scores += [_projected(metric, k, values, before[k], after[k]) for k, values in everywhere.items() if k in after]
+        before, after = once.by_num_inputs(metric), twice.by_num_inputs(metric)
+        scores += [_projected(metric, k, cheap, before[k], after[k]) for k in before if k in after]
     if not scores:
         raise ResultError(
             f"{all_images} and {some_images} have no metric and number of inputs in common; score both for the same "
@@ -142,19 +146,21 @@ def project(all_images: Path, some_images: Path) -> Projection:
 
 
 def _projected(
-    metric: str, num_inputs: str, cheap: NDArray[np.float64], before: NDArray[np.float64], after: NDArray[np.float64]
+    metric: str, num_inputs: str, cheap: Result, before: NDArray[np.float64], after: NDArray[np.float64]
 ) -> ProjectedScore:
-    """Estimate the mean of the costly scores over all images: [N] cheap ones, [n] of both for some of the images."""
+    """Estimate the mean of the costly scores over all images from [n] cheap and costly ones of some."""
+    score, error = cheap.scores[num_inputs], _STANDARD_ERRORS[metric]
+    mean, of_cheap = float(getattr(score, metric)), float(getattr(score, error)) ** 2
     changes = after - before
-    of_change = changes.var(ddof=1) / len(changes)
-    # n of the N images are in both means, which therefore vary together
-    of_all = (cheap.var(ddof=1) + 2 * np.cov(before, changes)[0, 1]) / len(cheap)
+    of_change = float(changes.var(ddof=1)) / len(changes)
+    # the n images are in both means, which therefore vary together
+    together = float(np.cov(before, changes)[0, 1]) / cheap.num_images
     return ProjectedScore(
         metric=metric,
         num_inputs=num_inputs,
-        cheap=float(cheap.mean()),
+        cheap=mean,
         change=float(changes.mean()),
-        change_standard_error=float(np.sqrt(of_change)),
-        mean=float(cheap.mean() + changes.mean()),
-        standard_error=float(np.sqrt(max(0.0, of_all + of_change))),
+        change_standard_error=math.sqrt(of_change),
+        mean=mean + float(changes.mean()),
+        standard_error=math.sqrt(max(0.0, of_cheap + 2 * together + of_change)),
     )
