@@ -257,7 +257,7 @@ class Reproduction:
         words = ["run", "--weights", weights, "--data", str(self.data), "-o", str(self.results / f"{name}.json")]
         words += ["--num-samples", str(self.num_samples), "--per-image", "--device", self.device]
         if self.num_images:
-            words += ["--limit", str(self.num_images)]
+            words += ["--limit", str(self.num_images), "--evenly-spaced"]
         words += self._workers()
         return Step(f"score {title}", "fusion-bench", tuple(words), minutes)
 
