@@ -199,5 +199,5 @@ def test_a_table_in_small_from_nothing_to_the_page(tmp_path):
         assert reproduction.returncode == 0, said
         tables.append(table)
     assert tables[0] == tables[1]
-    assert "| FusionVAE | here (mnist-fusionvae, 20 images, S = 10) |" in tables[0]
+    assert "| FusionVAE | here (mnist-fusionvae, 20 evenly spaced images, S = 10) |" in tables[0]
     assert {"index.html", "tables.tex", "tables.csv"} <= {path.name for path in tmp_path.iterdir()}
