@@ -64,7 +64,7 @@ class Request:
         return min(self.limit or len(data), len(data))
 
     def leaves_gaps(self, data: FusionDataset) -> bool:
-        """Tell whether those are others than the first ones."""
+        """Tell whether they are evenly spaced, with others left out."""
         return self.evenly_spaced and leaves_gaps(self.num_images(data), len(data))
 
     def tiles(self, data: FusionDataset) -> list[Tile]:

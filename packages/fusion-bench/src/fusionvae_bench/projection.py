@@ -136,7 +136,8 @@ def project(all_images: Path, some_images: Path) -> Projection:
     scores = []
     for metric in METRICS:
         before, after = once.by_num_inputs(metric), twice.by_num_inputs(metric)
-        scores += [_projected(metric, k, cheap, before[k], after[k]) for k in before if k in after]
+        known = [k for k, score in cheap.scores.items() if getattr(score, metric) is not None]
+        scores += [_projected(metric, k, cheap, before[k], after[k]) for k in known if k in before and k in after]
     if not scores:
         raise ResultError(
             f"{all_images} and {some_images} have no metric and number of inputs in common; score both for the same "

@@ -132,7 +132,7 @@ def tiles(num_images: int, num_rows: int, *, evenly_spaced: bool = False) -> Ite
 
 
 def leaves_gaps(num_images: int, num_rows: int) -> bool:
-    """Tell whether so many evenly spaced images are others than the first ones."""
+    """Tell whether so many evenly spaced images leave whole tiles out."""
     return _tiles_of(num_images) < _tiles_of(num_rows)
 
 
