@@ -38,6 +38,7 @@ def test_prior_heads_of_one_pixel():
         ("batch_size=many", "batch_size='many'; expected int"),
         ("groups_per_scale=2,x", "groups_per_scale"),
         ("prior_kernel=5", "prior_kernel is 5; expected 3 or 1"),
+        ("optimizer=sgd", "unknown optimizer 'sgd'; expected adamax or muon"),
         ("ema=1", "expected 0 for none, or a share below 1"),
         ("likelihood=gamma", "unknown likelihood 'gamma'"),
     ],

@@ -138,8 +138,13 @@ def test_interrupted_in_every_step_equals_uninterrupted(quick_train, finished_ru
     assert_same_run(tmp_path / "run", finished_run)
 
 
-def test_steps_of_weighted_draws_resume_as_well(quick_train, tmp_path, monkeypatch):
-    settings = {"overrides": ["every_k=true", "importance_samples=3", "prior_draws=2", "beta_fraction=0.5"]}
+@pytest.mark.parametrize(
+    "overrides",
+    [["every_k=true", "importance_samples=3", "prior_draws=2", "beta_fraction=0.5"], ["optimizer=muon"]],
+    ids=["weighted draws", "muon"],
+)
+def test_other_kinds_of_steps_resume_as_well(overrides, quick_train, tmp_path, monkeypatch):
+    settings = {"overrides": overrides}
     quick_train(tmp_path / "whole", **settings)
     for step in (2, 5):  # β reaches 1 in between
         with monkeypatch.context() as patch:

@@ -62,9 +62,14 @@ class Adamax:
         moves = self._spread(accepted.float())
         average.add_(torch.sub(gradient, average).mul_(moves), alpha=1 - self._betas[0])
         norm.mul_(1 - (1 - self._betas[1]) * moves)
-        torch.maximum(norm, gradient.abs_().add_(self._eps).mul_(moves), out=norm)
+        torch.maximum(norm, gradient.abs().add_(self._eps).mul_(moves), out=norm)
+        self.parameters.values.sub_(self._moves(gradient, accepted))
+
+    def _moves(self, gradient: Tensor, accepted: Tensor) -> Tensor:
+        """Return what is taken from every value, ``[n]``; 0 for parameters that are not ``accepted``."""
+        average, norm, counts = self.state["average"], self.state["norm"], self.state["counts"]
         rate = torch.where(accepted, self.learning_rate / (1 - self._betas[0] ** counts), 0.0)
-        self.parameters.values.sub_(self._spread(rate).mul_(average).div_(norm))
+        return self._spread(rate).mul_(average).div_(norm)
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore what :attr:`state` held.

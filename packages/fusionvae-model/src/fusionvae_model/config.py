@@ -51,6 +51,9 @@ def _is_a(value: Any, kind: Any) -> bool:
 LIKELIHOOD_NAMES = ("bernoulli", "logistic-mixture")
 """Likelihoods of a pixel, in :mod:`fusionvae_model.distributions`."""
 
+OPTIMIZER_NAMES = ("adamax", "muon")
+"""What may move the weights (:data:`fusionvae_model.step.OPTIMIZERS`)."""
+
 AGGREGATIONS = ("max-add", "mean-add", "bayes-add", "max-all", "mean-all", "bayes-all", "pool-add")
 """How the prior of a latent group fuses its inputs (Sec. 6.3, Tab. 5); the last one is not the paper's."""
 
@@ -221,6 +224,8 @@ class TrainConfig(_Config):
     Attributes:
         epochs: Passes over the training targets, unless steps or minutes are asked for.
         batch_size: Targets in a step.
+        optimizer: One of :data:`OPTIMIZER_NAMES`: the paper's AdaMax for all weights, or Muon for those of
+            convolutions that mix channels (:class:`~fusionvae_model.muon.Muon`).
         learning_rate: Peak, reached after the linear warm-up.
         final_learning_rate: Floor, reached by a cosine at the last step.
         warmup_fraction: Share of all steps in which the learning rate rises.
@@ -250,6 +255,7 @@ class TrainConfig(_Config):
 
     epochs: int
     batch_size: int
+    optimizer: str = "adamax"
     learning_rate: float = 0.01
     final_learning_rate: float = 0.0001
     warmup_fraction: float
@@ -281,6 +287,8 @@ class TrainConfig(_Config):
                 f"prior_draws is {self.prior_draws}, which needs inputs in every step; add every_k=true, and "
                 "max_inputs of at least 1"
             )
+        if self.optimizer not in OPTIMIZER_NAMES:
+            raise FusionVAEError(f"unknown optimizer {self.optimizer!r}; expected {' or '.join(OPTIMIZER_NAMES)}")
         if not 0 <= self.ema < 1:
             raise FusionVAEError(f"ema is {self.ema}; expected 0 for none, or a share below 1 such as 0.999")
 

@@ -19,6 +19,7 @@ from fusionvae_model.global_batch_norm import globalise_batch_norm
 from fusionvae_model.guard import StepGuard
 from fusionvae_model.initial_weights import with_revived_channels
 from fusionvae_model.model import Bound, FusionModel
+from fusionvae_model.muon import Muon
 from fusionvae_model.noise import BatchNoise
 from fusionvae_model.objective import (
     SpectralRegularizer,
@@ -30,6 +31,9 @@ from fusionvae_model.objective import (
 from fusionvae_model.processes import Processes
 from fusionvae_model.run import Run
 from fusionvae_model.weights_as_used import WeightsAsUsed
+
+OPTIMIZERS = {"adamax": Adamax, "muon": Muon}
+"""What moves the weights, by the name that configurations use (:data:`~fusionvae_model.config.OPTIMIZER_NAMES`)."""
 
 
 def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
@@ -80,7 +84,7 @@ class TrainingStep:
         self.weights = WeightsAsUsed(self.model)
         self.spectral = SpectralRegularizer(self.weights.compute(), generator=directions).to(device)
         self.gamma = torch.tensor(group_gamma(run.model.latents_per_scale), device=device)
-        self.optimizer = Adamax(
+        self.optimizer = OPTIMIZERS[config.optimizer](
             dict(self.model.named_parameters()), eps=config.adamax_eps, weight_decay=config.weight_decay
         )
         self.parameters = self.optimizer.parameters
