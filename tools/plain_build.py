@@ -240,6 +240,7 @@ def main(job: str, side: str, data: str, settings: dict[str, Any]) -> None:
             precision="32" if plain else settings["precision"],
             resume=False,
             initial_weights=settings["weights"],
+            overrides=("optimizer=adamax",),  # the paper's, on both sides
         )
     rounds = ROUNDS[job](trainer, plain)
     print(json.dumps(next(rounds)), flush=True)

@@ -340,16 +340,16 @@ PRESETS = {
         TrainConfig(epochs=500, batch_size=32, warmup_fraction=5 / 500, regularization=1e-1),
         baseline_groups=(2, 6, 10),
     ),
-    # the same model, trained for fewer epochs of many more steps (results/README.md has the evidence)
+    # the same model, moved by Muon, for fewer epochs of many more steps (results/README.md has the evidence)
     "fusion-mnist-plus": Preset(
         ModelConfig(image_size=32, channels=1, nll_size=28, likelihood="bernoulli", groups_per_scale=(2, 5), latent_channels=10, base_channels=8, preprocessing_blocks=2, cells_per_block=1, encoder_cells=1, decoder_cells=1),  # noqa: E501
-        TrainConfig(epochs=12, batch_size=25, warmup_fraction=5 / 400, beta_fraction=0.1, regularization=1e-2, ema=0.999),  # noqa: E501
+        TrainConfig(epochs=12, batch_size=25, optimizer="muon", learning_rate=0.04, warmup_fraction=5 / 400, beta_fraction=0.1, regularization=1e-2, ema=0.999),  # noqa: E501
         baseline_groups=(2, 8),
     ),
     # a laptop's: minutes instead of hours
     "fusion-mnist-small": Preset(
         ModelConfig(image_size=32, channels=1, nll_size=28, likelihood="bernoulli", groups_per_scale=(1, 2), latent_channels=10, base_channels=8, preprocessing_blocks=2, cells_per_block=1, encoder_cells=1, decoder_cells=1),  # noqa: E501
-        TrainConfig(epochs=10, batch_size=32, learning_rate=0.04, warmup_fraction=0.05, beta_fraction=0.2, regularization=1e-3),  # noqa: E501
+        TrainConfig(epochs=10, batch_size=32, optimizer="muon", learning_rate=0.04, warmup_fraction=0.05, beta_fraction=0.2, regularization=1e-3),  # noqa: E501
         baseline_groups=(1, 3),
     ),
     "fusion-celeba-small": Preset(
