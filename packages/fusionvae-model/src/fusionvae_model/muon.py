@@ -62,7 +62,7 @@ class Muon(Adamax):
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """Bring the singular values of matrices near 1, between 0.7 and 1.2 unless they are smaller than a hundredth.
+    """Bring the singular values of matrices to 0.65 … 1.25, all that exceed a hundredth of a matrix's Frobenius norm.
 
     The Newton–Schulz iteration ``X ← a·X + b·(X·Xᵀ)·X + c·(X·Xᵀ)²·X`` is a polynomial in ``X·Xᵀ`` of the first ``X``;
     so it is computed on that small square alone, and ``X`` is multiplied once.
