@@ -25,26 +25,18 @@ class Muon(Adamax):
     Weights of one shape lie beside each other in the vector of all parameters and are moved in one batch.
 
     Args:
-        parameters: As :class:`~fusionvae_model.adamax.Adamax` takes them, and the other arguments as well.
+        parameters: As :class:`~fusionvae_model.adamax.Adamax` takes them.
         eps: Likewise.
         weight_decay: Likewise.
-        betas: Likewise; Muon uses the first.
     """
 
-    def __init__(
-        self,
-        parameters: Mapping[str, Tensor],
-        *,
-        eps: float,
-        weight_decay: float,
-        betas: tuple[float, float] = (0.9, 0.999),
-    ) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], *, eps: float, weight_decay: float) -> None:
         shapes = {
             name: (len(tensor), tensor[0].numel()) for name, tensor in parameters.items() if _mixes_channels(tensor)
         }
         matrices = sorted(shapes, key=shapes.__getitem__)
         ordered = {name: parameters[name] for name in [*matrices, *parameters]}  # a key keeps its first place
-        super().__init__(ordered, eps=eps, weight_decay=weight_decay, betas=betas)
+        super().__init__(ordered, eps=eps, weight_decay=weight_decay)
         self._stacks = [(len(list(alike)), *shape) for shape, alike in groupby(matrices, key=shapes.__getitem__)]
 
     def _moves(self, gradient: Tensor, accepted: Tensor) -> Tensor:
