@@ -1,18 +1,15 @@
 """Builds: the same content from any number of workers, after any interruption; whole files or none."""
 
 import json
-import os
-import random
-import signal
 import subprocess
 import sys
-import time
 import zlib
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from kills import kill_and_continue
 
 from fusion_datasets import FusionDataset, FusionDatasetsError
 from fusion_datasets import build as building
@@ -23,15 +20,6 @@ from fusion_datasets.plans import plan_celeba
 from fusion_datasets.shards import Journal, Rendered, Shard, ShardRenderer
 from fusion_datasets.sources.mnist import MnistSource
 from fusion_datasets.sources.standin import StandInCelebA, StandInMnist
-
-BUILD = """
-import sys
-from pathlib import Path
-from fusion_datasets import build
-build._SHARD_ROWS = 40
-if __name__ == "__main__":
-    build.build_mnist(Path(sys.argv[1]), Path(sys.argv[2]), workers=int(sys.argv[3]), seed=1)
-"""
 
 
 def digests(path: Path) -> dict[str, str]:
@@ -222,46 +210,74 @@ def test_shards_of_other_settings_are_not_continued_from(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "b.h5"]
 
 
-@pytest.fixture(scope="module")
-def larger_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Enough digits for a build to be caught in the middle of."""
-    folder = tmp_path_factory.mktemp("larger")
-    StandInMnist(400, 1200, seed=1).write(folder, progress=False)
-    return folder
+def test_a_killed_build_continues_to_the_same_content(
+    digits_folder: Path, benchmark_file: Path, tmp_path: Path
+) -> None:
+    killed = kill_and_continue("plan_mnist", digits_folder, tmp_path, 5, seed=3, shard_rows=10, most=9)  # of 13
+    assert killed.content_sha256 == digests(benchmark_file)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_killed_builds_continue_to_the_same_content(larger_source: Path, tmp_path: Path, workers: int) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(BUILD)
-    output = tmp_path / "killed.h5"
-    chance = random.Random(workers)
-    kills, most = 0, 0
-    for patience in (1, 9, 18, 29, 40):  # of 40 shards: the last time it is about to publish
-        command = [sys.executable, str(script), str(larger_source), str(output), str(workers)]
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        while process.poll() is None and journal_lines(output) < patience:
-            time.sleep(0.001)
-        time.sleep(chance.random() * 0.01)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-        if process.wait() == -signal.SIGKILL:
-            kills += 1
-            assert not output.exists()
-            assert journal_lines(output) >= most  # nothing that was done is done again
-            most = journal_lines(output)
-    assert kills >= 4
-    assert build_in_process(larger_source, output, workers) == build_in_process(larger_source, tmp_path / "whole.h5", 1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.h5", "script.py", "whole.h5"]
+BUILDS_KILLED_WHILE_PUBLISHING = """
+import os, signal, sys
+from pathlib import Path
+from fusion_datasets import FusionDataset, build
+
+source, folder = map(Path, sys.argv[1:])
+
+def fork(output, fatal_operation):
+    pid = os.fork()
+    if pid:
+        return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    left, published = fatal_operation, build.Assembly.publish
+    def count(event, arguments):
+        nonlocal left
+        if event in ("os.rename", "os.remove", "os.rmdir") or (event == "open" and output.name in str(arguments[0])):
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+    def publish(*arguments, **options):
+        sys.addaudithook(count)
+        published(*arguments, **options)
+    if fatal_operation:
+        build.Assembly.publish = publish
+    build.build_mnist(source, output, seed=3, progress=False)
+    os._exit(0)
+
+whole, output = folder / "whole.h5", folder / "killed.h5"
+fork(whole, 0)
+wanted, found = FusionDataset(whole).digest, []
+while fork(output, len(found) + 1):
+    found.append(output.exists())
+    assert not output.exists() or FusionDataset(output).digest == wanted, "half a file"
+    assert not fork(output, 0)
+    assert FusionDataset(output).digest == wanted, "another file"
+    assert sorted(os.listdir(folder)) == ["killed.h5", "whole.h5"], os.listdir(folder)
+    output.unlink()
+print(found.count(False), found.count(True))
+"""
 
 
-def journal_lines(output: Path) -> int:
-    journals = list(output.with_name(f"{output.name}.partial").glob("*/journal.jsonl"))
-    return len(journals[0].read_bytes().splitlines()) if journals else 0
+def test_killed_at_any_operation_of_its_publication_a_build_leaves_all_or_nothing(
+    digits_folder: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", BUILDS_KILLED_WHILE_PUBLISHING, str(digits_folder), str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert not ended.returncode, ended.stderr
+    before, after = map(int, ended.stdout.split())
+    assert before >= 2  # opened, renamed
+    assert after >= 6  # two shards, journal, lock and two folders to be removed
 
 
-def build_in_process(source: Path, output: Path, workers: int) -> str:
-    return FusionDataset(build_mnist(source, output, workers=workers, seed=1, progress=False)).digest
+def test_what_another_build_left_beside_a_built_file_is_kept(digits_folder: Path, tmp_path: Path) -> None:
+    plan = plan_mnist(digits_folder, tmp_path / "a.h5", seed=3)
+    building.execute(plan, progress=False)
+    for folder in (plan.workshop, plan.partial / "0123456789abcdef"):
+        folder.mkdir(parents=True)
+    with locked(plan.partial):
+        building.execute(plan, progress=False)
+        assert plan.workshop.exists()  # somebody works there, with force
+    building.execute(plan, progress=False)
+    assert sorted(path.name for path in plan.partial.iterdir()) == ["0123456789abcdef", "lock"]
 
 
 def test_the_file_says_what_it_is(benchmark_file: Path) -> None:

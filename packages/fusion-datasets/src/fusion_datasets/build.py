@@ -1,5 +1,6 @@
 """From source to benchmark file: shards first, with a journal that a killed build continues from."""
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -198,6 +199,7 @@ def execute(plan: BuildPlan, *, workers: int = 1, force: bool = False, progress:
     if workers < 1:
         raise FusionDatasetsError(f"got {workers} workers; expected at least 1")
     if plan.output.exists() and not force and is_built(plan):
+        _clear(plan)
         return plan.output
     workshop = plan.workshop  # looks at the source: a bad one is met before anything is written
     try:
@@ -220,6 +222,15 @@ def execute(plan: BuildPlan, *, workers: int = 1, force: bool = False, progress:
             f"{plan.output} cannot be written: {error.strerror or error}; free some space or choose another place"
         ) from error
     return plan.output
+
+
+def _clear(plan: BuildPlan) -> None:
+    """Remove what this very build left where it was killed after its file had its name; what others left is theirs."""
+    with contextlib.suppress(OSError, FusionDatasetsError):  # nothing left, not ours to write, or being worked on
+        leftovers = {child.name for child in plan.partial.iterdir()}
+        with locked(plan.partial):
+            ours = leftovers <= {"lock", plan.workshop.name}
+            shutil.rmtree(plan.partial if ours else plan.workshop)
 
 
 def is_built(plan: BuildPlan) -> bool:
