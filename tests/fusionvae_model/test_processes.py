@@ -7,6 +7,7 @@ import torch
 
 from fusionvae_model import FusionVAEError, step
 from fusionvae_model.checkpoint import read_tensors
+from fusionvae_model.config import OPTIMIZER_NAMES
 from fusionvae_model.processes import ALONE, Processes
 from fusionvae_model.run_checkpoints import read_checkpoint
 
@@ -33,9 +34,8 @@ def rank(number):
     global resume
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    settings = {"preset_name": preset, "device": "cpu", "log_every": 3, "resume": resume}
     try:
-        train(data, output, **settings)
+        train(data, output, preset_name=preset, device="cpu", log_every=3, resume=resume)
     except FusionVAEError as error:
         assert not resume and "interrupted after step 5 of 8" in str(error), error
 
@@ -61,33 +61,37 @@ def timeless(folder):
     return [{key: value for key, value in line.items() if "second" not in key} for line in lines]
 
 
-@pytest.fixture(scope="module")
-def run_of_two(python, data_file, quick_settings, tmp_path_factory):
-    output = tmp_path_factory.mktemp("two") / "run"
-    done = python(TOGETHER, data_file, output, *quick_settings)
+@pytest.fixture(scope="module", params=OPTIMIZER_NAMES)
+def run_of_two(request, python, data_file, quick_settings, quick_train, tmp_path_factory):
+    """The folder of a run of two processes, what they said, and the folder of the same run of one."""
+    two, one = (tmp_path_factory.mktemp(request.param) / name for name in ("two", "one"))
+    preset, model, config = quick_settings
+    config = json.dumps(json.loads(config) | {"optimizer": request.param})
+    done = python(TOGETHER, data_file, two, preset, model, config)
     assert done.returncode == 0, done.stdout + done.stderr
-    return output, done.stderr
+    quick_train(one, overrides=(f"optimizer={request.param}",))
+    return two, done.stderr, one
 
 
-def test_two_processes_agree_with_one(run_of_two, finished_run):
-    two, _ = run_of_two
+def test_two_processes_agree_with_one(run_of_two):
+    two, _, one = run_of_two
     for folder in ("checkpoints/step-00000008", "."):
-        weights, expected = (read_tensors(run / folder / "model.safetensors") for run in (two, finished_run))
+        weights, expected = (read_tensors(run / folder / "model.safetensors") for run in (two, one))
         for name, tensor in expected.items():
             torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
     _, moments, _ = read_checkpoint(two / "checkpoints/step-00000008")
-    _, expected, _ = read_checkpoint(finished_run / "checkpoints/step-00000008")
+    _, expected, _ = read_checkpoint(one / "checkpoints/step-00000008")
     torch.testing.assert_close(moments["adamax/average"], expected["adamax/average"], rtol=1e-2, atol=2e-2)
-    for line, reference in zip(timeless(two), timeless(finished_run), strict=True):
+    for line, reference in zip(timeless(two), timeless(one), strict=True):
         active = "active_units_per_group"
         assert {k: v for k, v in line.items() if k != active} == {
             key: pytest.approx(value, rel=2e-3) for key, value in reference.items() if key != active
         }
 
 
-def test_only_the_first_process_writes_and_speaks(run_of_two, finished_run):
-    two, said = run_of_two
-    assert {path.name for path in two.iterdir()} == {path.name for path in finished_run.iterdir()}
+def test_only_the_first_process_writes_and_speaks(run_of_two):
+    two, said, one = run_of_two
+    assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
     assert said.count("going on after step 5 of 8") == 1
     assert said.count("training: 8/8 steps") == 1
     assert json.loads((two / "training.json").read_text())["processes"] == 2
