@@ -38,6 +38,8 @@ def test_prior_heads_of_one_pixel():
         ("batch_size=many", "batch_size='many'; expected int"),
         ("groups_per_scale=2,x", "groups_per_scale"),
         ("prior_kernel=5", "prior_kernel is 5; expected 3 or 1"),
+        ("latent_channels=0", "latent_channels is 0; expected at least 1"),
+        ("base_channels=7", "base_channels is 7; expected an even number"),
         ("optimizer=sgd", "unknown optimizer 'sgd'; expected adamax or muon"),
         ("ema=1", "expected 0 for none, or a share below 1"),
         ("likelihood=gamma", "unknown likelihood 'gamma'"),

@@ -161,6 +161,9 @@ class ModelConfig(_Config):
             raise FusionVAEError(
                 f"unknown likelihood {self.likelihood!r}; expected one of {', '.join(LIKELIHOOD_NAMES)}"
             )
+        for name in ("channels", "latent_channels", "base_channels", "cells_per_block"):
+            if getattr(self, name) < 1:
+                raise FusionVAEError(f"{name} is {getattr(self, name)}; expected at least 1")
         if self.prior_kernel not in (1, 3):
             raise FusionVAEError(f"prior_kernel is {self.prior_kernel}; expected 3 or 1")
         if self.modalities and (self.kind != "fusionvae" or min(self.modalities) < 1):
@@ -176,6 +179,11 @@ class ModelConfig(_Config):
             raise FusionVAEError(
                 f"an image of {self.image_size} pixels cannot be halved {self.halvings} times; "
                 f"choose a multiple of {1 << self.halvings} or fewer scales"
+            )
+        if self.halvings and self.base_channels % 2:
+            raise FusionVAEError(
+                f"base_channels is {self.base_channels}; expected an even number, as each of a halving cell's four "
+                "convolutions makes half of them"
             )
         if not 0 < self.nll_size <= self.image_size or (self.image_size - self.nll_size) % 2:
             raise FusionVAEError(
