@@ -102,11 +102,11 @@ def toy() -> Toy:
 class Faltering(Toy):
     """The first process to ask for its likelihood fails as ``TOY_FAILURE`` says; any other one takes ten minutes."""
 
-    def log_importance_weights(self, *args, **kwargs):
+    def log_importance_weights(self, *args, num_inputs, **kwargs):
         try:
             os.close(os.open(os.environ["TOY_FAILED"], os.O_CREAT | os.O_EXCL))
         except FileExistsError:
             time.sleep(600)
         if os.environ["TOY_FAILURE"] == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().log_importance_weights(*args, **kwargs) * torch.nan
+        return super().log_importance_weights(*args, num_inputs=num_inputs, **kwargs) * torch.nan

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from fusion_datasets.cli import main as datasets
+from fusion_datasets.locking import locked
 from fusionvae_bench import read_result
 from fusionvae_bench.cli import main
 from fusionvae_model import FusionVAE
@@ -172,6 +173,42 @@ def test_what_fails_is_one_sentence(place, tmp_path, change, expected):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("output", ["", "."])
+def test_a_result_needs_a_name(place, tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    done = run(place, output)
+    assert done.exit_code == 2
+    assert isinstance(done.exception, SystemExit)
+
+
+def test_scores_of_each_image_go_with_the_result_that_they_were_of(place, tmp_path):
+    output, beside = tmp_path / "r.json", tmp_path / "r.per-image.csv"
+    run(place, output, "--per-image")
+    before = beside.read_text()
+    assert run(place, output, "--seed", 1, "--force").exit_code == 0
+    assert not beside.exists()
+    beside.write_text(before)
+    done = run(place, output, "--seed", 1, "--per-image")
+    assert done.exit_code == 1
+    assert "holds the scores of another result than r.json" in done.stderr
+    assert run(place, output, "--seed", 1, "--per-image", "--force").exit_code == 0
+
+
+@pytest.mark.parametrize("more", [(), ("--force",)])
+def test_two_calls_on_one_output_do_not_meet(place, tmp_path, more):
+    partial = tmp_path / "r.json.partial"
+    partial.mkdir()
+    with locked(partial):
+        (partial / "fingerprint").write_bytes(b"\xff\xfe\x00")
+        done = run(place, tmp_path / "r.json", *more)
+    assert done.exit_code == 1
+    assert "is being worked on by another process" in done.stderr
+    assert (partial / "fingerprint").is_file()
+    assert "holds an unfinished evaluation of other weights" in run(place, tmp_path / "r.json").stderr
+    assert run(place, tmp_path / "r.json", "--force").exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
+
+
 def test_a_third_partys_factory_is_scored(place, tmp_path):
     arguments = ("run", "--weights", "stand_ins:toy", "--data", place / "data.h5", "--limit", 3, "--num-samples", 4)
     done = call(*arguments, "-o", tmp_path / "r.json")
@@ -233,6 +270,15 @@ def test_the_page_stands_alone(place, tmp_path):
     assert len(hypotheses) == 3 * 4 * 5
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
+
+
+def test_a_models_name_may_hold_dollars(place, tmp_path):
+    run(place, tmp_path / "r.json")
+    document = json.loads((tmp_path / "r.json").read_text())
+    (tmp_path / "r.json").write_text(json.dumps(document | {"model_name": r"a$\bad$b", "model_kind": "own"}))
+    done = call("report", "--results", tmp_path, "--format", "html")
+    assert done.exit_code == 0, done.output
+    assert r"a$\bad$b" in done.stdout
 
 
 def test_the_page_without_results_is_the_papers_table(tmp_path):

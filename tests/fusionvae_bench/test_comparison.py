@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -106,6 +107,36 @@ def test_missing_or_damaged_scores_are_one_sentence(tmp_path):
     done = compare(tmp_path / "a.json", tmp_path / "a.json")
     assert done.exit_code == 1
     assert "--per-image" in done.stderr
+
+
+def test_scores_of_another_result_or_in_another_order_are_refused(tmp_path):
+    a, b = tmp_path / "a.json", tmp_path / "b.json"
+    score(a, Bright(3.0))
+    score(b, Bright(0.0))
+    own = per_image_path(a).read_text()
+    per_image_path(a).write_text(per_image_path(b).read_text())
+    assert "holds the scores of another result than a.json" in compare(a, b).stderr
+    head, *lines = own.splitlines()
+    per_image_path(a).write_text("\n".join([head, *sorted(lines, key=lambda line: line.split(",")[3])]))
+    assert "is not where its image's number of inputs belongs" in compare(a, b).stderr
+    per_image_path(a).write_text("\n".join([head, *lines, "1" * 200_000]))
+    assert "is damaged" in compare(a, b).stderr
+    per_image_path(a).write_text("\n".join([head, *lines[:40]]))  # thinned, as those that are published
+    assert compare(a, b).exit_code == 0
+
+
+def test_a_single_image_has_no_interval(tmp_path):
+    for name in ("a", "b"):
+        score(tmp_path / f"{name}.json", Toy(), rows=1)
+    differences = json.loads(compare(tmp_path / "a.json", tmp_path / "b.json", "--json").stdout)["differences"]
+    assert {(d["low"], d["high"], d["verdict"]) for d in differences} == {(None, None, "noise")}
+
+
+def test_grey_and_colour_are_not_compared(tmp_path):
+    for name in ("a", "b"):
+        result = score(tmp_path / f"{name}.json", Toy())
+    write_result(replace(result, num_dims=3 * result.num_dims), tmp_path / "b.json")
+    assert "such as in grey and in colour" in compare(tmp_path / "a.json", tmp_path / "b.json").stderr
 
 
 def test_students_quantile_is_the_textbooks():

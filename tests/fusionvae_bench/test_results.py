@@ -53,6 +53,11 @@ def test_the_file_holds_every_key_of_the_contract_and_no_nan(result, tmp_path):
         (lambda d: d["scores"].update({"1": 3}), r"scores\[1\] should be an object"),
         (lambda d: d["scores"]["1"].update(nll_nats="low"), "nll_nats should be of type float"),
         (lambda d: d["gains"][0].pop("mean"), "lacks 'mean'"),
+        (lambda d: d["scores"]["1"].update(mse_min=float("nan")), "mse_min is nan"),
+        (lambda d: d["scores"].pop("3"), "lacks the scores of 3 inputs"),
+        (lambda d: d.update(num_inputs=[]), "names no numbers of inputs"),
+        (lambda d: d.update(training={"seed": "abc"}), "its training's seed should be int, got 'abc'"),
+        (lambda d: d.update(training={"epochs": "many"}), "its training's epochs should be float, got 'many'"),
     ],
 )
 def test_a_damaged_file_is_refused_in_one_sentence(result, tmp_path, change, expected):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import atan, cos, pi, sin, sqrt
+from math import atan, cos, isfinite, pi, sin, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +71,11 @@ class Comparison:
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        found = [{**asdict(d), "verdict": d.verdict} for d in self.differences]
+        """Return a JSON object; an interval of a single image, which knows no bounds, has null for them."""
+        found = []
+        for d in self.differences:
+            ends = {end: value if isfinite(value) else None for end, value in (("low", d.low), ("high", d.high))}
+            found.append({**asdict(d), **ends, "verdict": d.verdict})
         return {"a": self.a, "b": self.b, "confidence": CONFIDENCE, "differences": found, "notes": self.notes}
 
     def to_text(self) -> str:
@@ -101,8 +104,13 @@ def compare(first: Path, second: Path) -> Comparison:
         ResultError: if they are not of the same images, or have no number in common.
     """
     a, b = read_result(first), read_result(second)
-    images_a, images_b = read_per_image(first), read_per_image(second)
+    images_a, images_b = read_per_image(first, a), read_per_image(second, b)
     images_a, images_b = shared_images(images_a, images_b)
+    if a.num_dims != b.num_dims:
+        raise ResultError(
+            f"{first} and {second} are scores of other images, of {a.num_dims:,} and {b.num_dims:,} dimensions, such "
+            "as in grey and in colour; score both models on the same"
+        )
     same = (a.benchmark, a.dataset_digest, a.split) == (b.benchmark, b.dataset_digest, b.split)
     if not same or not images_a.images:
         raise ResultError(
@@ -159,11 +167,11 @@ def _notes(a: Result, b: Result, differences: Sequence[Difference]) -> list[str]
         elif overall and overall.verdict == "noise":
             notes.append(f"{heading.split(',')[0]}: overall, the difference is noise; more images may tell.")
         elif overall:
-            ratio = abs(overall.mean) / max((overall.high - overall.low) / 2, 1e-300)
-            notes.append(
-                f"{heading.split(',')[0]}: overall, {overall.verdict}; by {ratio:.1f} times the half-width of "
-                "the interval."
+            half = (overall.high - overall.low) / 2
+            much = (
+                f"by {abs(overall.mean) / half:.1f} times the half-width of the interval" if half else "on every image"
             )
+            notes.append(f"{heading.split(',')[0]}: overall, {overall.verdict}; {much}.")
     if a.num_samples != b.num_samples:
         notes.append(
             f"S differs ({a.num_samples} and {b.num_samples}): fewer samples make NLL and MSE_min larger, whoever is "

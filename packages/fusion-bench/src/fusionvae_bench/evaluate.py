@@ -90,6 +90,7 @@ def evaluate(
     device: torch.device | str | None = None,
     name: str | None = None,
     training: dict[str, Any] | None = None,
+    origin: str | None = None,
     partial: Path | None = None,
     share: Share = ALONE,
     quiet: bool = True,
@@ -110,6 +111,7 @@ def evaluate(
         device: where the model lives; None for where its parameters are.
         name: name of the weights, for people; None for the model's class.
         training: summary of the training, stored as it is.
+        origin: what tells a model that weights and settings do not tell from others (`fusionvae_bench.weights.origin`).
         partial: folder for finished tiles; a call with the same settings continues from it. The caller removes it
             once the result is safe.
         share: this process among several with one folder ``partial``; each returns the whole result, once the
@@ -133,9 +135,10 @@ def evaluate(
     )
     check_request(model, data, request)
     where = torch.device(device) if device is not None else _device_of(model)
-    store = TileStore(partial, fingerprint(model, data, request, where), rank=share.rank)
+    identity = fingerprint(model, data, request, where, origin=origin)
+    store = TileStore(partial, identity, rank=share.rank)
     score_tiles(model, data, request, store, where, share=share, quiet=quiet)
-    return _gather(model, data, request, store, where, name=name, training=training)
+    return _gather(model, data, request, store, where, name=name, training=training, identity=identity)
 
 
 def score_tiles(
@@ -179,9 +182,11 @@ def _gather(
     *,
     name: str | None,
     training: dict[str, Any] | None,
+    identity: str,
 ) -> Result:
     """Put the tiles together, waiting for those of other processes."""
-    num_images, num_dims, counts = request.num_images(data), data.spec.num_dims, request.num_inputs
+    num_images, counts = request.num_images(data), request.num_inputs
+    num_dims = data.spec.nll_size**2 * data.shape[-1]
     scores = np.empty((num_images, len(counts)), SCORE)
     floors = np.empty(num_images)
     calibration = np.empty((num_images, len(counts), CALIBRATION_BINS, 3))
@@ -230,7 +235,7 @@ def _gather(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
         git_commit=git_commit(),
-        fingerprint=fingerprint(model, data, request, device),
+        fingerprint=identity,
         calibration={k: points for k, points in bins.items() if points},
         per_image=scores,
     )
@@ -284,7 +289,13 @@ def check_request(model: Any, data: FusionDataset, request: Request) -> None:
 
 
 def fingerprint(
-    model: Any, data: FusionDataset, request: Request, device: torch.device, *, with_config: bool = True
+    model: Any,
+    data: FusionDataset,
+    request: Request,
+    device: torch.device,
+    *,
+    origin: str | None = None,
+    with_config: bool = True,
 ) -> str:
     """Return the identity of all that decides an image's scores: model, data, settings, kind of device.
 
@@ -293,6 +304,7 @@ def fingerprint(
         data: the split to score.
         request: what is asked for.
         device: where the model lives.
+        origin: as in `evaluate`.
         with_config: False as in results from before the configuration was part of it.
     """
     decisive: dict[str, Any] = {
@@ -313,15 +325,25 @@ def fingerprint(
         decisive["precision"] = request.precision
     if with_config:
         decisive["config"] = _chosen_settings(model)
+    if origin is not None:
+        decisive["origin"] = origin
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def answers(result: Result, model: Any, data: FusionDataset, request: Request, device: torch.device) -> bool:
+def answers(
+    result: Result,
+    model: Any,
+    data: FusionDataset,
+    request: Request,
+    device: torch.device,
+    *,
+    origin: str | None = None,
+) -> bool:
     """Tell whether a stored result is what scoring this model would give; older ones are told by their own config."""
     images = (result.num_images, result.evenly_spaced) == (request.num_images(data), request.leaves_gaps(data))
     if not images or not has_scored(result, model):
         return False
-    known = (fingerprint(model, data, request, device, with_config=flag) for flag in (True, False))
+    known = (fingerprint(model, data, request, device, origin=origin, with_config=flag) for flag in (True, False))
     return result.fingerprint in known
 
 

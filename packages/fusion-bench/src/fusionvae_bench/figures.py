@@ -25,6 +25,7 @@ _VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)", ACC
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "fusionvae-bench",
+    "text.parse_math": False,  # a model's name may hold dollars
     "font.size": 11,
     "text.color": INK,
     "axes.edgecolor": MUTED,

@@ -89,11 +89,15 @@ def write_per_image(result: Result, data: FusionDataset, path: Path | str) -> No
     write_atomically(Path(path), text.getvalue().encode())
 
 
-def read_per_image(result_path: Path) -> PerImage:
+def read_per_image(result_path: Path, result: Result) -> PerImage:
     """Read the scores of each image beside a result file.
 
+    Args:
+        result_path: the result file.
+        result: what it holds; the scores of all its images must have its means.
+
     Raises:
-        ResultError: if there are none, or the file is damaged.
+        ResultError: if there are none, they are another result's, or the file is damaged.
     """
     path = per_image_path(result_path)
     if not path.is_file():
@@ -104,15 +108,36 @@ def read_per_image(result_path: Path) -> PerImage:
         scores = np.full((len(rows) // max(1, len(counts)), len(counts)), np.nan, SCORE)
         if len(rows) != scores.size or not rows:
             raise ValueError(f"{len(rows)} lines for {len(counts)} numbers of inputs")
+        images = tuple((int(row["row"]), int(row["index"])) for row in rows[:: len(counts)])
         for position, row in enumerate(rows):
+            image, column = divmod(position, len(counts))
+            if (int(row["row"]), int(row["index"]), int(row["num_inputs"])) != (*images[image], counts[column]):
+                raise ValueError(f"line {position + 2} is not where its image's number of inputs belongs")
             for name in SCORE.names or ():
                 if row.get(name):
                     scores.flat[position][name] = float(row[name])
-        images = tuple((int(row["row"]), int(row["index"])) for row in rows[:: len(counts)])
     except FileNotFoundError as error:
         raise ResultError(
-            f"{result_path} has no scores of each image beside it ({path.name}); score it again with --per-image"
+            f"{result_path} has no scores of each image beside it ({path.name}); score it again with --per-image "
+            "--force"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ResultError(f"{path} is damaged ({error}); score it again with --per-image") from error
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise ResultError(f"{path} is damaged ({error}); score it again with --per-image --force") from error
+    if not _has_means_of(result, counts, scores):
+        raise ResultError(
+            f"{path} holds the scores of another result than {result_path.name}; score it again with --per-image "
+            "--force"
+        )
     return PerImage(images, counts, scores)
+
+
+def _has_means_of(result: Result, counts: tuple[int, ...], scores: Scores) -> bool:
+    """Tell whether scores can be those of a result: of some of its images, or of all with its means."""
+    if len(scores) != result.num_images:
+        return len(scores) < result.num_images and set(counts) <= set(result.num_inputs)
+    return counts == result.num_inputs and all(
+        math.isclose(float(scores[metric][:, column].mean()), mean, rel_tol=1e-6)
+        for column, k in enumerate(counts)
+        for metric in ("nll_nats", "mse_min")
+        if (mean := getattr(result.scores[str(k)], metric)) is not None
+    )

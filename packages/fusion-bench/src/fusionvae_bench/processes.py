@@ -15,7 +15,7 @@ from fusion_datasets.processes import spread
 from fusionvae_bench.errors import BenchError, ModelError
 from fusionvae_bench.evaluate import Request, fingerprint, score_tiles
 from fusionvae_bench.tiles import ALONE, Share, TileStore
-from fusionvae_bench.weights import load_model
+from fusionvae_bench.weights import load_model, origin
 from fusionvae_model import FusionModel, FusionVAEError, tune_process
 
 PIXELS_WORTH_A_PROCESS = 50_000 * 32 * 32
@@ -105,5 +105,6 @@ def _score_share(
     os.environ["OMP_NUM_THREADS"] = str(threads)
     tune_process()
     model = load_model(weights, data, device)
-    store = TileStore(folder, fingerprint(model, data, request, device), rank=share.rank)
+    identity = fingerprint(model, data, request, device, origin=origin(weights))
+    store = TileStore(folder, identity, rank=share.rank)
     score_tiles(model, data, request, store, device, share=share, quiet=share.rank > 0)

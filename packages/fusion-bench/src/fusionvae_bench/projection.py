@@ -118,7 +118,7 @@ def project(all_images: Path, some_images: Path) -> Projection:
             fewer than two, or they have no number in common.
     """
     cheap, costly = read_result(all_images), read_result(some_images)
-    of_all, of_some = read_per_image(all_images), read_per_image(some_images)
+    of_all, of_some = read_per_image(all_images, cheap), read_per_image(some_images, costly)
     models = [(r.model_kind, r.weights_digest, r.config) for r in (cheap, costly)]
     data = [(r.benchmark, r.dataset_digest, r.split) for r in (cheap, costly)]
     if models[0] != models[1] or data[0] != data[1]:

@@ -6,15 +6,19 @@ Glossary of shapes: b images, k inputs, c channels, h × w pixels, S samples, n 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from fusionvae_bench.errors import ModelError
+from fusion_datasets import FusionDatasetsError
+from fusionvae_bench.errors import BenchError, ModelError
+from fusionvae_model import FusionModel, FusionVAEError
 from fusionvae_model.device import Precision
 
 
@@ -85,9 +89,47 @@ def is_deterministic(model: Any) -> bool:
 
 
 def offers(method: Callable[..., Any], keyword: str) -> bool:
-    """Tell whether a method takes this keyword, by its signature."""
-    parameters = inspect.signature(method).parameters.values()
-    return any(p.name == keyword or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    """Tell whether a method names this keyword; one that passes any keyword on may hand it to what knows nothing."""
+    return keyword in inspect.signature(method).parameters
+
+
+@contextmanager
+def stated_by(model: Any, doing: str) -> Iterator[None]:
+    """Turn what somebody else's code raises into one sentence that says where.
+
+    Args:
+        model: the model, or what shall become one; the package's own models state what fails, and else have a bug.
+        doing: what was asked of it.
+
+    Raises:
+        ModelError: in place of any other exception.
+    """
+    try:
+        yield
+    except (BenchError, FusionDatasetsError, FusionVAEError):
+        raise
+    except Exception as error:
+        if isinstance(model, FusionModel):
+            raise
+        here = str(Path(__file__).parent)
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((here, "<"))]
+        own = [f for f in frames if not {"site-packages", "importlib"} & set(Path(f.filename).parts)]
+        where = f" in {own[-1].filename}, line {own[-1].lineno}" if own else ""
+        said = " ".join(str(error).split())[:300]
+        raise ModelError(f"{doing} failed{where} ({type(error).__name__}: {said}); mend it and call again") from error
+
+
+def _lent(model: Any, images: Tensor) -> Tensor:
+    """Return images to hand to a model: to somebody else's, a copy, which it may write into."""
+    return images if isinstance(model, FusionModel) else images.clone()
+
+
+def _check_type(model: Any, doing: str, returned: Any) -> None:
+    if not isinstance(returned, Tensor):
+        raise ModelError(
+            f"{type(model).__name__}.{doing} returned a {type(returned).__name__}, expected a tensor; make the model "
+            "return one"
+        )
 
 
 def _computing_in(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
@@ -125,17 +167,23 @@ def weigh(
     Raises:
         ModelError: if the weights come in another shape.
     """
-    weigh_once: Callable[..., Tensor] = model.log_importance_weights
-    with _computing_in(precision, target.device):
-        if offers(weigh_once, "num_inputs"):
-            log_weights = weigh_once(
-                target, inputs, num_samples=num_samples, num_inputs=tuple(num_inputs), generator=generator
-            )
+    doing = f"{type(model).__name__}.log_importance_weights"
+
+    def weigh_once(given: Tensor, **options: Any) -> Tensor:
+        returned = model.log_importance_weights(
+            _lent(model, target), _lent(model, given), num_samples=num_samples, generator=generator, **options
+        )
+        _check_type(model, "log_importance_weights", returned)
+        return returned
+
+    with _computing_in(precision, target.device), stated_by(model, doing):
+        if offers(model.log_importance_weights, "num_inputs"):
+            log_weights = weigh_once(inputs, num_inputs=tuple(num_inputs))
         else:
             state, separate = generator.get_state(), []
             for k in num_inputs:
                 generator.set_state(state)
-                separate.append(weigh_once(target, inputs[:, :k], num_samples=num_samples, generator=generator))
+                separate.append(weigh_once(inputs[:, :k]))
             log_weights = torch.stack(separate, 1)
     expected = (len(target), len(num_inputs), num_samples)
     if tuple(log_weights.shape) != expected:
@@ -172,19 +220,20 @@ def draw(
         ModelError: if shape or range are not kept, or the model needs masks and there are none.
     """
     method: Callable[..., Tensor] = model.sample
-    if "masks" in inspect.signature(method).parameters:  # named: what passes any keyword on need not want them
+    if offers(method, "masks"):
         if masks is None:
             raise ModelError(
                 f"{type(model).__name__} needs masks, and there are none for {inputs.shape[1]} inputs; "
                 "score it for the numbers of inputs that the data set stores"
             )
-        method = partial(method, inputs, masks=masks)
+        method = partial(method, _lent(model, inputs), masks=_lent(model, masks))
     elif inputs.shape[1] == 0 and offers(method, "batch_size"):
         method = partial(method, batch_size=len(inputs))
     else:
-        method = partial(method, inputs)
-    with _computing_in(precision, inputs.device):
+        method = partial(method, _lent(model, inputs))
+    with _computing_in(precision, inputs.device), stated_by(model, f"{type(model).__name__}.sample"):
         samples = method(num_samples=num_samples, generator=generator)
+    _check_type(model, "sample", samples)
     if precision != "32":
         samples = samples.float()
     expected = (len(inputs), num_samples, *inputs.shape[2:])

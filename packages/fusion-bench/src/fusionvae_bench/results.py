@@ -229,7 +229,9 @@ def read_result(path: Path | str) -> Result:
             "use the fusionvae-bench that wrote it, or run it again with this one"
         )
     try:
-        return _build(Result, document, "the file")
+        result: Result = _build(Result, document, "the file")
+        _check(result)
+        return result
     except (TypeError, ValueError) as error:
         raise ResultError(f"{path} is damaged: {error}; run it again") from error
 
@@ -279,6 +281,28 @@ def _without_nan(value: Any) -> Any:
     return value
 
 
+def _check(result: Result) -> None:
+    """Check what the types do not tell."""
+    if lacking := [k for k in result.num_inputs if str(k) not in result.scores]:
+        raise ValueError(f"it lacks the scores of {lacking[0]} inputs")
+    if not result.num_inputs:
+        raise ValueError("it names no numbers of inputs")
+    training = result.training or {}
+    for name, kinds in _TRAINING_TYPES.items():
+        value = training.get(name)
+        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+            raise TypeError(f"its training's {name} should be {kinds[-1].__name__}, got {value!r:.40}")
+
+
+_TRAINING_TYPES: dict[str, tuple[type, ...]] = {
+    "seed": (int,),
+    "epochs": (int, float),
+    "minutes": (int, float),
+    "dataset_digest": (str,),
+    "train_config": (dict,),
+}
+"""What of a training's summary the tables read."""
+
 Record = TypeVar("Record")
 
 
@@ -312,6 +336,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     expected = origin or hint
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}")
     if isinstance(value, expected) and not (expected is int and isinstance(value, bool)):
         return value
     raise TypeError(f"{where} should be of type {getattr(expected, '__name__', expected)}, got {value!r:.40}")

@@ -337,7 +337,7 @@ def _with_best(lines: list[Line]) -> list[Line]:
 
 def _bits(table: ScoreTable) -> _Measure:
     def error(score: Score) -> float | None:
-        if score.nll_nats is None or score.nll_bits_per_dim is None:
+        if not score.nll_nats or score.nll_bits_per_dim is None:
             return None
         return _scaled(score.nll_standard_error, 100 * score.nll_bits_per_dim / score.nll_nats)
 
@@ -385,6 +385,11 @@ def _notes(results: list[Result], table: ScoreTable) -> list[str]:
         notes.append(
             f"S = {', '.join(map(str, others))} here, {paper_samples} in the paper: with fewer samples both NLL and "
             "MSE_min come out larger."
+        )
+    if any(result.num_dims != NUM_DIMS[table.benchmark] for result in results):
+        notes.append(
+            "In colour, or of another size: their nats and MSE_min are not comparable with those of the others, which "
+            f"have {NUM_DIMS[table.benchmark]:,} dimensions."
         )
     if any(result.is_rounded for result in results):
         notes.append(

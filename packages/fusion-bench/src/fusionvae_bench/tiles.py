@@ -162,13 +162,13 @@ class TileStore:
         identity = folder / "fingerprint"
         while rank and not identity.is_file():
             time.sleep(_POLL_SECONDS)
-        if identity.is_file() and identity.read_text(encoding="utf-8") != fingerprint:
+        if identity.is_file() and identity.read_bytes() != fingerprint.encode():
             raise ResultError(
                 f"{folder} holds an unfinished evaluation of other weights, data or settings; "
                 "repeat those to resume it, or pass --force to discard it"
             )
         if not identity.is_file():
-            self.discard()  # tiles without an identity cannot be trusted
+            self.clear(folder)  # tiles without an identity cannot be trusted
             write_atomically(identity, fingerprint.encode())
 
     def __contains__(self, tile: Tile) -> bool:
@@ -199,6 +199,12 @@ class TileStore:
         buffer = io.BytesIO()
         np.savez(buffer, scores=finished.scores, calibration=finished.calibration, seconds=np.float64(finished.seconds))
         write_atomically(self._path(self.folder, tile), buffer.getvalue())
+
+    @staticmethod
+    def clear(folder: Path) -> None:
+        """Remove what was finished, of whatever it is."""
+        for path in (folder / "fingerprint", *folder.glob("tile-*.npz")):  # first what makes tiles count
+            path.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Remove the folder."""

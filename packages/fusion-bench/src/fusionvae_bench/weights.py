@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import sys
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fusionvae_bench.errors import ModelError
+from fusionvae_bench.protocol import stated_by
 from fusionvae_bench.trivial import PREFIX, build_trivial
 from fusionvae_model import catalogue
 from fusionvae_model.checkpoint import model_folder
@@ -43,13 +45,31 @@ def load_model(weights: str, data: FusionDataset | None, device: torch.device) -
     module, _, factory = weights.partition(":")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)  # an installed command does not look for modules where it is called; `python -m` does
-    try:
-        model = getattr(importlib.import_module(module), factory)()
-    except (ImportError, AttributeError) as error:
-        raise ModelError(
-            f"{weights} cannot be loaded ({error}); expected a folder, or MODULE:FACTORY with an importable module"
-        ) from error
+    with stated_by(None, f"importing {module}"):
+        try:
+            make = getattr(importlib.import_module(module), factory)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ModelError(
+                f"{weights} cannot be loaded ({error}); expected a folder, or MODULE:FACTORY with an importable module"
+            ) from error
+    if not callable(make):
+        raise ModelError(f"{weights} is a {type(make).__name__}; expected a function or class that makes the model")
+    with stated_by(None, f"{weights}()"):
+        model = make()
     return model.to(device).eval() if isinstance(model, torch.nn.Module) else model
+
+
+def origin(weights: str) -> str | None:
+    """Return what tells one model of somebody else's code from another: its factory, and the code as it stands.
+
+    Returns:
+        None for what comes from this project, whose weights and settings tell.
+    """
+    if weights.startswith(PREFIX) or Path(weights).exists() or ":" not in weights:
+        return None
+    path = getattr(sys.modules.get(weights.partition(":")[0]), "__file__", None)
+    code = hashlib.sha256(Path(path).read_bytes()).hexdigest() if path and Path(path).is_file() else ""
+    return f"{weights} {code}"
 
 
 def model_name(weights: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ import click
 import torch
 
 from fusion_datasets import FusionDataset
+from fusion_datasets.locking import locked
 from fusionvae_bench.cli.failures import stated_failures
 from fusionvae_bench.errors import ResultError
 from fusionvae_bench.evaluate import (
@@ -26,14 +26,14 @@ from fusionvae_bench.evaluate import (
     score_tiles,
 )
 from fusionvae_bench.paper import NUM_SAMPLES
-from fusionvae_bench.per_image import per_image_path, write_per_image
+from fusionvae_bench.per_image import per_image_path, read_per_image, write_per_image
 from fusionvae_bench.processes import device_of, processes_that_pay, score_in_processes, share_of
 from fusionvae_bench.rendering import to_markdown
 from fusionvae_bench.results import Result, read_result, write_result
 from fusionvae_bench.rows import ROWS, row_title
 from fusionvae_bench.tables import score_tables
 from fusionvae_bench.tiles import TileStore
-from fusionvae_bench.weights import WEIGHTS, load_model, model_name, training_summary
+from fusionvae_bench.weights import WEIGHTS, load_model, model_name, origin, training_summary
 from fusionvae_model.device import PRECISIONS, Precision, keep_freed_memory, subnormals_as_zero
 
 _MANY_VALUES = "--num-inputs"
@@ -130,6 +130,8 @@ def run(
         raise click.UsageError(
             "--evenly-spaced chooses the images of --limit N; give it, or score all without the flag"
         )
+    if not output.name or output.is_dir():
+        raise click.UsageError(f"got --output {str(output)!r}, a folder; expected the name of a result file")
     partial = output.with_name(f"{output.name}.partial")
     with subnormals_as_zero(), FusionDataset(data_path, split, grey=None) as data:
         request = Request(
@@ -145,59 +147,67 @@ def run(
         model = load_model(weights, data, where)
         data = data.with_channels(model_config(model).get("channels", data.shape[-1]))
         check_request(model, data, request)
-        identity = fingerprint(model, data, request, where)
+        of_whom = origin(weights)
+        identity = fingerprint(model, data, request, where, origin=of_whom)
         if workers is None:
             workers = 1 if share.count > 1 else processes_that_pay(model, request, data, where)
-        earlier = None if force else _earlier(output, model, data, request, where)
+        earlier = None if force else _earlier(output, model, data, request, where, of_whom)
         if dry_run:
             plan = _plan(weights, data_path, data, request, where, output, workers, already_done=earlier is not None)
             click.echo(json.dumps(plan) if as_json else "\n".join(f"{k}: {v}" for k, v in plan.items()))
             return
+        if share.rank and earlier is None:
+            score_tiles(model, data, request, TileStore(partial, identity, rank=share.rank), where, share=share)
+            return
         if earlier is None:
-            if force:
-                shutil.rmtree(partial, ignore_errors=True)
-            if share.rank:
-                score_tiles(model, data, request, TileStore(partial, identity, rank=share.rank), where, share=share)
-                return
-            if workers > 1:
-                TileStore(partial, identity)  # refuses another evaluation's tiles before any process starts
-                score_in_processes(weights, data, request, partial, where, workers=workers)
-            result = evaluate(
-                model,
-                data,
-                request.num_samples,
-                limit,
-                num_inputs,
-                seed,
-                evenly_spaced=evenly_spaced,
-                metrics=metrics,
-                precision=precision,
-                device=where,
-                name=model_name(weights),
-                training=training_summary(weights),
-                partial=partial,
-                share=share,
-                quiet=workers > 1,
-            )
-            if per_image:
-                write_per_image(result, data, per_image_path(output))
-            write_result(result, output)
-            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True, exist_ok=True)
+            with locked(partial):  # against a second call; processes of this one share the folder
+                if force:
+                    TileStore.clear(partial)
+                store = TileStore(partial, identity)  # refuses another evaluation's tiles before any process starts
+                if workers > 1:
+                    score_in_processes(weights, data, request, partial, where, workers=workers)
+                result = evaluate(
+                    model,
+                    data,
+                    request.num_samples,
+                    limit,
+                    num_inputs,
+                    seed,
+                    evenly_spaced=evenly_spaced,
+                    metrics=metrics,
+                    precision=precision,
+                    device=where,
+                    name=model_name(weights),
+                    training=training_summary(weights),
+                    origin=of_whom,
+                    partial=partial,
+                    share=share,
+                    quiet=workers > 1,
+                )
+                if per_image:
+                    write_per_image(result, data, per_image_path(output))
+                write_result(result, output)
+                if not per_image:
+                    per_image_path(output).unlink(missing_ok=True)  # of a result that is no more
+                store.discard()
         else:
             result = earlier
             click.echo(f"{output} holds this result already; --force scores again", err=True)
-            if per_image and not per_image_path(output).is_file():
-                raise ResultError(f"{output} was scored without --per-image; pass --force to score again with it")
+            if per_image:
+                read_per_image(output, result)  # there, and of this result
     for warning in result.warnings:
         click.secho(f"WARNING: {warning}", fg="red", bold=True, err=True)
     click.echo(json.dumps(result.to_dict()) if as_json else _short(result))
 
 
-def _earlier(output: Path, model: Any, data: FusionDataset, request: Request, device: torch.device) -> Result | None:
+def _earlier(
+    output: Path, model: Any, data: FusionDataset, request: Request, device: torch.device, of_whom: str | None
+) -> Result | None:
     if not output.exists():
         return None
     result = read_result(output)
-    if answers(result, model, data, request, device):
+    if answers(result, model, data, request, device, origin=of_whom):
         return result
     raise ResultError(
         f"{output} holds a result of other weights, data or settings; choose another name, "
