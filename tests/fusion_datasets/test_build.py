@@ -1,6 +1,7 @@
 """Builds: the same content from any number of workers, after any interruption; whole files or none."""
 
 import json
+import shutil
 import subprocess
 import sys
 import zlib
@@ -302,3 +303,35 @@ def test_fusion_mnist_of_the_original(mnist_root: Path, tmp_path: Path) -> None:
     assert not data.is_stand_in
     assert data.header.license == "CC-BY-SA-3.0"
     assert data.read(0, 10).label.tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]  # type: ignore[union-attr]
+
+
+BUILD_ON_A_DISK_OF_ITS_OWN = """
+set -e
+mount -t tmpfs -o size=$2 none "$1"
+shift 2
+"$@"
+"""
+BUILD = """
+import sys
+from pathlib import Path
+from fusion_datasets import FusionDatasetsError, build
+
+build._SHARD_ROWS = 10
+try:
+    build.build_mnist(Path(sys.argv[1]), Path(sys.argv[2]), seed=3, progress=False)
+except FusionDatasetsError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.parametrize("size_kib", [200, 300, 400, 500])
+def test_a_full_disk_is_one_sentence(digits_folder: Path, tmp_path: Path, size_kib: int) -> None:
+    """Full while shards are written beside the growing file, or while that is completed."""
+    disk = ["unshare", "--map-root-user", "--mount", "sh", "-c", BUILD_ON_A_DISK_OF_ITS_OWN, "sh", str(tmp_path)]
+    if not shutil.which("unshare") or subprocess.run([*disk, "64k", "true"], capture_output=True).returncode:
+        pytest.skip("no disk of our own can be had here")
+    output = tmp_path / "a.h5"
+    build_ = [sys.executable, "-c", BUILD, str(digits_folder), str(output)]
+    ended = subprocess.run([*disk, f"{size_kib}k", *build_], capture_output=True, text=True)
+    said = f"{output} cannot be written: No space left on device; free some space or choose another place\n"
+    assert (ended.returncode, ended.stderr) == (1, said)  # no traceback, and HDF5 does not crash at the end

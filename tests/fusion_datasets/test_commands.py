@@ -126,6 +126,14 @@ def test_preview_shows_inputs_and_target(benchmark_file: Path, tmp_path: Path, s
     assert any(np.array_equal(windows[y, x], tile) for y, x in np.argwhere(windows[..., 48, 48] == tile[48, 48]))
 
 
+def test_a_sheet_does_not_replace_its_file(benchmark_file: Path, tmp_path: Path) -> None:
+    file = Path(shutil.copy(benchmark_file, tmp_path / "a.h5"))
+    done = run("preview", file, "-o", file)
+    assert done.exit_code == 1
+    assert "for both the file and its sheet" in done.stderr
+    assert file.read_bytes() == benchmark_file.read_bytes()
+
+
 def test_preview_shows_what_is_hidden(benchmark_file: Path) -> None:
     data = FusionDataset(benchmark_file)
     plain, both = (np.asarray(contact_sheet(data, rows=1, show=show)) for show in ("inputs", "masks"))

@@ -1,6 +1,7 @@
 """A user's own pictures: any format, labels from sub-folders, ellipses or objects, and training on the result."""
 
 import dataclasses
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 
 from fusion_datasets import FusionDataset, FusionDatasetsError
 from fusion_datasets import torch as live
-from fusion_datasets.build import execute
+from fusion_datasets.build import BuildPlan, execute
 from fusion_datasets.cli import main
 from fusion_datasets.plans import plan_folder
 from fusion_datasets.sources.folder import FolderSource, folder_spec
@@ -116,23 +117,25 @@ def test_a_zip_and_its_folder_are_the_same(pictures: Path, tmp_path: Path) -> No
 
 
 def test_grey_transparency_depth_and_orientation(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
     for i in range(40):
-        picture(i, size=(16, 16)).save(tmp_path / f"{i}.png")
-    Image.fromarray(np.full((16, 16), 32896, np.uint16)).save(tmp_path / "deep.png")
+        picture(i, size=(16, 16)).save(folder / f"{i}.png")
+    Image.fromarray(np.full((16, 16), 32896, np.uint16)).save(folder / "deep.png")
     half = np.full((16, 16, 4), 200, np.uint8)
     half[..., 3] = 128
-    Image.fromarray(half).save(tmp_path / "half.png")
+    Image.fromarray(half).save(folder / "half.png")
     sideways = Image.fromarray(np.repeat([[255] * 8 + [0] * 8], 16, axis=0).astype(np.uint8))
     exif = sideways.getexif()
     exif[0x0112] = 6  # to be turned by a quarter, clockwise
-    sideways.save(tmp_path / "sideways.png", exif=exif)
-    data = build(tmp_path, tmp_path / "out" / "a.h5", size=16, grey=True)
+    sideways.save(folder / "sideways.png", exif=exif)
+    data = build(folder, tmp_path / "out" / "a.h5", size=16, grey=True)
     assert data.shape == (16, 16, 1)
     rows = {}
     for split in ("train", "test"):
         part = FusionDataset(data.path, split)  # type: ignore[arg-type]
         rows |= {example.index: example.target[..., 0] for example in part}
-    names = sorted(path.name for path in tmp_path.glob("*.png"))
+    names = sorted(path.name for path in folder.glob("*.png"))
     assert (rows[names.index("deep.png")] == 128).all()
     assert (rows[names.index("half.png")] == 100).all()
     upright = rows[names.index("sideways.png")]
@@ -221,6 +224,43 @@ def test_damaged_jpegs_are_named_counted_and_left_out_on_request(tmp_path: Path)
     omitted = sorted(flaw for flaws in data.header.omitted.values() for flaw in flaws)
     flaws = [*["cannot be decoded"] * 5, "empty"]
     assert omitted == [[i, f"{i:02d}.jpg", flaw] for i, flaw in enumerate(flaws)]
+
+
+def test_once_an_occluder_is_mended_the_rows_under_it_are_made_again(
+    pictures: Path, cutouts: Path, tmp_path: Path
+) -> None:
+    def plan(name: str) -> BuildPlan:
+        return plan_folder(pictures, tmp_path / name, size=16, cutouts=occluders)
+
+    occluders = shutil.copytree(cutouts, tmp_path / "cutouts")
+    execute(plan("whole.h5"), progress=False)
+    source = plan("whole.h5").source
+    assert isinstance(source, FolderSource)
+    path = occluders / source._cutout_names["test"][0]
+    before, content = path.stat(), path.read_bytes()
+    path.write_bytes(b"\0" * len(content))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # a disk that could not be read for a while
+    with pytest.raises(FusionDatasetsError, match="mend them and run the same command again"):
+        execute(plan("mended.h5"), progress=False)
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    execute(plan("mended.h5"), progress=False)
+    assert FusionDataset(tmp_path / "mended.h5").content_sha256 == FusionDataset(tmp_path / "whole.h5").content_sha256
+
+
+def test_the_file_does_not_go_among_the_pictures(pictures: Path, cutouts: Path, tmp_path: Path) -> None:
+    for output, folder in ((pictures / "cats" / "a.h5", pictures), (cutouts / "a.h5", cutouts)):
+        with pytest.raises(FusionDatasetsError, match=f"inside {folder}, whose pictures are read"):
+            plan_folder(pictures, output, cutouts=cutouts)
+
+
+def test_another_licence_is_another_build(pictures: Path, tmp_path: Path) -> None:
+    words = ["build", "folder", "--source", str(pictures), "--size", "16", "--workers", "1"]
+    words += ["--output", str(tmp_path / "a.h5"), "--license"]
+    assert CliRunner().invoke(main, [*words, "CC0-1.0"]).exit_code == 0
+    done = CliRunner().invoke(main, [*words, "CC-BY-4.0"])
+    assert done.exit_code == 1
+    assert "is another build (licensed CC0-1.0 instead of CC-BY-4.0)" in done.stderr
 
 
 def test_jpegs_are_upright_and_as_pillow_reads_them(tmp_path: Path) -> None:

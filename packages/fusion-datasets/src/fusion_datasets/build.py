@@ -23,7 +23,7 @@ from fusion_datasets.sources import HasOccluders, Recipe, Source, named
 from fusion_datasets.sources.mnist import MnistSource
 from fusion_datasets.sources.standin import StandInMnist
 from fusion_datasets.spec import BENCHMARKS, BenchmarkSpec, ObjectLaw
-from fusion_datasets.store import opened
+from fusion_datasets.store import opened, reason_of
 
 STAND_IN_COUNT: Final = 12_000
 """Training digits of a stand-in; a sixth of them again for testing, MNIST's own proportion."""
@@ -115,6 +115,8 @@ class BuildPlan:
             return f"from {header.source.get('name')} instead of {wanted['name']}"
         if not isinstance(self.source, Recipe):
             wanted["digest"] = self.source.digest(self.originals)
+            if header.license != self.source.license:
+                return f"licensed {header.license} instead of {self.source.license}"
         if any(header.source.get(key) != value for key, value in wanted.items()):
             return f"from other contents named {wanted['name']}"
         missed = {section: len(flaws) for section, flaws in header.omitted.items()}
@@ -219,7 +221,7 @@ def execute(plan: BuildPlan, *, workers: int = 1, force: bool = False, progress:
             shutil.rmtree(plan.partial, ignore_errors=True)
     except OSError as error:
         raise FusionDatasetsError(
-            f"{plan.output} cannot be written: {error.strerror or error}; free some space or choose another place"
+            f"{plan.output} cannot be written: {reason_of(error)}; free some space or choose another place"
         ) from error
     return plan.output
 
@@ -256,6 +258,11 @@ def _render(
     """Render what is missing, occluders first: the rows of the evaluation splits are made with them."""
     journal = Journal(renderer.folder)
     shards = plan.shards()
+    # Rows made with occluders that are about to be cut out again, as some could not be read, are made again too.
+    recut = {shard.section for shard in shards if shard.name not in journal.done}
+    for shard in shards:
+        if shard.section != "train" and occluder_section(shard.section) in recut:
+            journal.done.pop(shard.name, None)
     todo = [shard for shard in shards if shard.name not in journal.done]
     total, left = (sum(shard.stop - shard.start for shard in some) for some in (shards, todo))
     with Progress(f"{plan.spec.title} rows", total, done=total - left, shown=progress) as bar:

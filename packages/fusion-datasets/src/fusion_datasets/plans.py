@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from fusion_datasets.build import BuildPlan
+from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.sources import Recipe, Source
 from fusion_datasets.sources.celeba import CelebaSource
 from fusion_datasets.sources.folder import FolderSource, folder_spec
@@ -106,6 +107,14 @@ def plan_folder(
         seed: Seed of the frozen inputs, ≥ 0.
         limit: Most pictures per split, or None for all.
         skip_bad: Leave out pictures that are broken instead of stopping.
+
+    Raises:
+        FusionDatasetsError: If the output lies among the pictures.
     """
+    for read in (source, cutouts):
+        if read is not None and Path(read).is_dir() and Path(output).resolve().is_relative_to(Path(read).resolve()):
+            raise FusionDatasetsError(
+                f"got the output {output} inside {read}, whose pictures are read; choose a place outside of it"
+            )
     spec = folder_spec(source, size=size, objects=cutouts is not None, grey=grey, flips=flips)
     return BuildPlan(spec, FolderSource(Path(source), spec, cutouts, license_name), Path(output), seed, limit, skip_bad)

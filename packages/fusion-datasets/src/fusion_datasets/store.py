@@ -1,12 +1,13 @@
 """Files on disk: the lazy reader, and the writer that leaves a whole file or none."""
 
+import contextlib
 import hashlib
 import json
 import operator
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -278,7 +279,7 @@ def _open_hdf5(path: Path) -> h5py.File:
         ) from error
 
 
-@contextmanager
+@contextlib.contextmanager
 def opened(path: Path) -> Iterator[h5py.File]:
     """Open an HDF5 file for reading; what HDF5 finds damaged while it is open becomes a `FusionDatasetsError`."""
     with _open_hdf5(path) as file:
@@ -414,7 +415,10 @@ class DatasetWriter:
         )
         validate(self._file)
         self._flusher.wait()
-        self._file.close()
+        try:
+            self._file.close()
+        except RuntimeError as error:  # what h5py makes of a disk that refuses
+            raise OSError(reason_of(error)) from error
         self._flusher.flush()  # beside the sealing, which reads all of it once more
         seal(self._path)
         self._flusher.wait()
@@ -430,9 +434,25 @@ class DatasetWriter:
         self.close()
 
     def close(self) -> None:
-        """Close the temporary file, if `publish` has not."""
+        """Close the temporary file, if `publish` has not; then it is given up."""
         self._flusher.close()
-        self._file.close()
+        if self._file:
+            _close_without_disk(self._file)
+
+
+def _close_without_disk(file: h5py.File) -> None:
+    """Close a file that is given up, wherever HDF5 may still write it to.
+
+    A file that it cannot close, as on a full disk, makes it crash when Python ends. So what is left to write goes to
+    memory.
+    """
+    descriptor = file.id.get_vfd_handle()
+    if hasattr(os, "memfd_create"):
+        memory = os.memfd_create("given up")
+        os.dup2(memory, descriptor)
+        os.close(memory)
+    with contextlib.suppress(OSError, RuntimeError):
+        file.close()
 
 
 def replace_durably(temporary: Path, final: Path) -> None:
@@ -448,11 +468,22 @@ def replace_durably(temporary: Path, final: Path) -> None:
             os.close(folder)
 
 
+def reason_of(error: Exception) -> str:
+    """Say in a few words what a disk refused; HDF5 says it in many lines."""
+    told = getattr(error, "errno", None)
+    if told is None and (found := re.search(r"errno = (\d+)", str(error))):
+        told = int(found[1])
+    return os.strerror(told) if told else " ".join(str(error).split())[:200]
+
+
 def copy_durably(source: Path, final: Path) -> None:
-    """Copy a file whole or not at all."""
-    temporary = final.with_name(f"{final.name}.unfinished")
-    shutil.copyfile(source, temporary)
-    replace_durably(temporary, final)
+    """Copy a file whole or not at all, whoever else does so."""
+    temporary = final.with_name(f"{final.name}.{os.getpid()}.unfinished")
+    try:
+        shutil.copyfile(source, temporary)
+        replace_durably(temporary, final)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

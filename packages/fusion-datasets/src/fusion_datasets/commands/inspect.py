@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from fusion_datasets.commands.options import BENCHMARK, COUNT, FILE, SEED, STAND_IN
+from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.preview import SHOWN, Show, save_contact_sheet
 from fusion_datasets.seal import has_seal
 from fusion_datasets.sources import named
@@ -119,6 +120,10 @@ def verify_command(
 )
 def preview(file: Path, output: Path, split: Split | None, rows: int, seed: int | None, show: Show) -> None:
     """Draw a contact sheet of targets and their inputs, of what is visible, or of the occluders."""
+    if output.exists() and output.samefile(file):
+        raise FusionDatasetsError(
+            f"got {output} for both the file and its sheet; name another one ending in .png or .pdf"
+        )
     with FusionDataset(file, split=split) as data:
         save_contact_sheet(data, output, rows=rows, seed=seed, show=show)
     click.echo(output)
