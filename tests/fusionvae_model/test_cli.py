@@ -2,9 +2,13 @@
 
 import io
 import json
+import os
 import sys
+from pathlib import Path
+from unittest import mock
 
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -204,6 +208,17 @@ def test_fuse_what_does_not_fit(model_folder, pictures, tmp_path):
         wrong_usage(*words, *option)
     assert not (tmp_path / "out").exists()
     assert "cannot write" in failure("fuse", "--weights", model_folder, "-o", tmp_path / "text.png" / "s.png")
+    for output in (".", tmp_path, os.devnull):
+        assert "which is no plain file" in failure("fuse", "--weights", model_folder, "-o", output)
+    assert Path(os.devnull).is_char_device()
+    assert "File name too long" in failure("info", "a" * 300)
+
+
+def test_too_little_memory_is_one_sentence(monkeypatch):
+    for error in (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory: you tried")):
+        monkeypatch.setattr("fusionvae_model.cli.load_model", mock.Mock(side_effect=error))
+        monkeypatch.setattr("fusionvae_model.cli.model_folder", mock.Mock(side_effect=error))
+        assert "there is not enough memory for this" in failure("info", "x")
 
 
 def test_failure_is_one_line_whatever_it_quotes(monkeypatch):

@@ -147,12 +147,27 @@ def test_many_samples_do_not_change_their_shape_in_chunks(tiny_model, images, mo
         (lambda m, y, x: m.log_importance_weights(y, x, num_samples=1, num_inputs=(4,)), "num_inputs is"),
         (lambda m, y, x: m.decode([y]), "groups of latents"),
         (lambda m, y, x: type(m).from_preset("fusion-moon"), "unknown preset"),
+        (lambda m, y, x: m.elbo((255 * y).byte(), x), r"the target: got images of type torch.uint8; .* / 255"),
+        (lambda m, y, x: m.sample((255 * x).byte()), r"the inputs: got images of type torch.uint8"),
+        (lambda m, y, x: m.log_importance_weights(y, x.double(), num_samples=1), "type torch.float64"),
+        (lambda m, y, x: m.sample(x[:0]), "the inputs: got a batch of no images"),
+        (lambda m, y, x: m.elbo(y[:0], x[:0]), "the target: got a batch of no images"),
+        (lambda m, y, x: m(y, x, num_samples=0), "num_samples is 0"),
+        (lambda m, y, x: m.folded().save_pretrained("nowhere"), "a folded copy cannot be saved"),
     ],
 )
 def test_wrong_shapes_and_numbers_are_refused_in_one_sentence(tiny_model, images, call, words):
     with pytest.raises(FusionVAEError, match=words) as caught:
         call(tiny_model, *images)
     assert "\n" not in str(caught.value)
+
+
+def test_inference_leaves_every_part_in_the_mode_it_had(tiny_model, images):
+    tiny_model.train()
+    tiny_model.encoder.eval()  # as where its statistics are frozen
+    modes = [module.training for module in tiny_model.modules()]
+    tiny_model.sample(images[1])
+    assert [module.training for module in tiny_model.modules()] == modes
 
 
 @pytest.mark.cuda

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from fusionvae_model import FusionVAEError
+from fusionvae_model import FusionVAEError, training
 from fusionvae_model.run import sole_writer
 from fusionvae_model.run_checkpoints import finished_checkpoints
 
@@ -288,6 +288,21 @@ def test_one_process_at_a_time(quick_train, tmp_path):
     assert list((tmp_path / "run").iterdir()) == []
     with sole_writer(tmp_path / "run"):
         pass
+
+
+def test_a_run_that_came_while_this_one_was_prepared_is_left_alone(quick_train, finished_run, tmp_path, monkeypatch):
+    prepare, output = training.prepare, tmp_path / "run"
+
+    def prepare_for_long(*arguments, **options):
+        trainer = prepare(*arguments, **options)
+        shutil.copytree(finished_run, output)
+        return trainer
+
+    monkeypatch.setattr(training, "prepare", prepare_for_long)
+    with pytest.raises(FusionVAEError, match="has got another process's run while this one was being prepared"):
+        quick_train(output, seed=1)
+    there, before = ({p.name: p.read_bytes() for p in run.rglob("*") if p.is_file()} for run in (output, finished_run))
+    assert there == before
 
 
 def test_full_disk_leaves_the_checkpoints_whole(quick_trainer, run_copy, monkeypatch):

@@ -37,7 +37,7 @@ class Adamax:
         self.learning_rate = torch.zeros((), device=device)
         self.state = {
             "average": torch.zeros(len(self.parameters), device=device),
-            "norm": torch.full((len(self.parameters),), eps, device=device),  # its least, so that 0 / 0 never is
+            "norm": torch.full((len(self.parameters),), float(eps), device=device),  # its least, so that 0 / 0 never is
             "counts": torch.zeros(len(self.parameters.names), device=device),
         }
 

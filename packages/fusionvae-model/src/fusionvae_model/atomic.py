@@ -17,8 +17,11 @@ def write_file(path: Path, content: bytes) -> None:
         content: The whole file.
 
     Raises:
-        FusionVAEError: If the disk refuses; what stood under the name is untouched.
+        FusionVAEError: If the disk refuses, or the name is that of a folder or a device; what stood under it is
+            untouched.
     """
+    if not path.name or (path.exists() and not path.is_file()):
+        raise FusionVAEError(f"cannot write {path}, which is no plain file; choose the name of one")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with stated_failure(path):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fusionvae_model import __version__
-from fusionvae_model.atomic import write_file
+from fusionvae_model.atomic import stated_failure, write_file
 from fusionvae_model.config import MODEL_KINDS, ModelConfig
 from fusionvae_model.errors import FusionVAEError
 
@@ -47,6 +47,9 @@ def write_pretrained(
         num_parameters: For the model card.
         training: Summary of the training, or ``None``.
     """
+    if training is None:
+        with stated_failure(folder / TRAINING_FILE):
+            (folder / TRAINING_FILE).unlink(missing_ok=True)  # of another model that stood here
     write_tensors(folder / WEIGHTS_FILE, tensors)
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, "created_with": __version__}
     write_json(folder / CONFIG_FILE, {**header, "model": config.to_dict()})

@@ -1,5 +1,6 @@
 """The command ``fusionvae``: train, fuse, info."""
 
+import errno
 import json
 import math
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 
 from fusionvae_model import __version__
 from fusionvae_model.catalogue import load_model
@@ -25,6 +27,17 @@ class _OneSentenceErrors(click.Group):
             return super().invoke(ctx)
         except FusionVAEError as error:
             raise click.ClickException(" ".join(str(error).split())) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever read the output has had enough
+                raise
+            raise click.ClickException(f"{error.filename or 'the output'}: {error.strerror or error}") from error
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+                raise
+            raise click.ClickException(
+                "there is not enough memory for this; ask for less at once: in training a smaller --batch-size, or "
+                "several passes by --accumulate; in fusing fewer --samples"
+            ) from error
 
 
 class _FiniteRange(click.FloatRange):
@@ -195,7 +208,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Sheet to write (PNG).")
 @click.option("--samples", type=click.IntRange(min=2), default=8, show_default=True, help="Hypotheses to draw.")
-@click.option("--temperature", type=_FiniteRange(min=0), default=1.0, show_default=True)
+@click.option("--temperature", type=_FiniteRange(min=0, max=1000), default=1.0, show_default=True)
 @click.option("--fit", type=click.Choice(["crop", "pad", "stretch"]), default="crop", show_default=True)
 @click.option("--device", type=DEVICE, default="auto", show_default=True)
 @click.option("--seed", type=SEED, default=0, show_default=True)

@@ -1,6 +1,7 @@
 """Every setting of a model and of its training, and the presets: one row each."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -45,7 +46,7 @@ def _is_a(value: Any, kind: Any) -> bool:
         return isinstance(value, tuple) and all(_is_a(entry, int) for entry in value)
     if isinstance(value, bool) or kind is bool:
         return isinstance(value, bool) and kind is bool
-    return isinstance(value, int | float) if kind is float else isinstance(value, kind)
+    return isinstance(value, int | float) and math.isfinite(value) if kind is float else isinstance(value, kind)
 
 
 LIKELIHOOD_NAMES = ("bernoulli", "logistic-mixture")
@@ -164,6 +165,9 @@ class ModelConfig(_Config):
         for name in ("channels", "latent_channels", "base_channels", "cells_per_block"):
             if getattr(self, name) < 1:
                 raise FusionVAEError(f"{name} is {getattr(self, name)}; expected at least 1")
+        for name in ("preprocessing_blocks", "encoder_cells", "decoder_cells"):
+            if getattr(self, name) < 0:
+                raise FusionVAEError(f"{name} is {getattr(self, name)}; expected 0 or more")
         if self.prior_kernel not in (1, 3):
             raise FusionVAEError(f"prior_kernel is {self.prior_kernel}; expected 3 or 1")
         if self.modalities and (self.kind != "fusionvae" or min(self.modalities) < 1):
@@ -221,6 +225,12 @@ class ModelConfig(_Config):
     def num_dims(self) -> int:
         """Numbers per image that the likelihood estimate counts; bits per dim divide by it."""
         return self.nll_size**2 * self.channels
+
+
+_NOT_NEGATIVE = (
+    "learning_rate", "final_learning_rate", "warmup_fraction", "beta_fraction", "beta_floor", "regularization",
+    "weight_decay",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,9 +297,13 @@ class TrainConfig(_Config):
         for name in ("epochs", "batch_size", "importance_samples"):
             if getattr(self, name) < 1:
                 raise FusionVAEError(f"{name} is {getattr(self, name)}; expected at least 1")
-        for name in ("max_inputs", "prior_draws", "prior_weight"):
-            if getattr(self, name) < 0:
+        for name in ("max_inputs", "prior_draws", "prior_weight", *_NOT_NEGATIVE):
+            if not getattr(self, name) >= 0:
                 raise FusionVAEError(f"{name} is {getattr(self, name)}; expected 0 or more")
+        if not self.adamax_eps > 0:
+            raise FusionVAEError(f"adamax_eps is {self.adamax_eps}; expected more than 0")
+        if not 0 <= self.seed < 1 << 63:
+            raise FusionVAEError(f"seed is {self.seed}; expected a number from 0 to {(1 << 63) - 1}")
         if self.prior_draws and not (self.every_k and self.max_inputs):
             raise FusionVAEError(
                 f"prior_draws is {self.prior_draws}, which needs inputs in every step; add every_k=true, and "

@@ -83,6 +83,7 @@ class FusionVAE(FusionModel):
         """
         self._check_target(target)
         self._check_inputs(inputs, batch_size=len(target))
+        self._check_num_samples(num_samples)
         sizes = self._sizes(num_inputs, inputs)
         if len(sizes) > 1 and self.config.posterior == "xy":
             raise FusionVAEError(f"num_inputs is {sizes}; a posterior of inputs and target takes one pass for each")
@@ -336,6 +337,8 @@ class FusionVAE(FusionModel):
                 f"the inputs of further modalities have shapes {[list(images.shape) for images in others]}; this model "
                 f"expects {[[batch_size, 'n', c, size, size] for c in channels]} with any n ≥ 0, or none at all"
             )
+        for images in others:
+            self._check_numbers("the inputs of a further modality", images)
         return [
             [f.unflatten(0, images.shape[:2]) for f in encoder(images.flatten(0, 1))]
             for encoder, images in zip(self.other_encoders, others, strict=False)

@@ -52,13 +52,14 @@ def inference(method: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         model = args[0]
         assert isinstance(model, nn.Module)
-        was_training = model.training
+        modes = [(module, module.training) for module in model.modules()]
         model.eval()
         try:
             with torch.no_grad():
                 return method(*args, **kwargs)
         finally:
-            model.train(was_training)
+            for module, was_training in modes:  # parts may be frozen
+                module.training = was_training
 
     return run
 
@@ -73,9 +74,11 @@ class FusionModel(nn.Module, ABC):
 
     Attributes:
         kinds: Keys of :data:`~fusionvae_model.config.MODEL_KINDS` that the class builds.
+        is_folded: Whether this is a copy for inference alone.
     """
 
     kinds: ClassVar[tuple[str, ...]]
+    is_folded = False
     encoder: nn.Module
 
     def __init__(self, config: ModelConfig) -> None:
@@ -121,7 +124,12 @@ class FusionModel(nn.Module, ABC):
         Args:
             folder: Created if absent.
             training: What to remember of the training (:mod:`fusionvae_model.training` fills it in).
+
+        Raises:
+            FusionVAEError: If this is a folded copy, or the disk refuses.
         """
+        if self.is_folded:
+            raise FusionVAEError("a folded copy cannot be saved; save the model that it was made from")
         write_pretrained(Path(folder), self.config, self.state_dict(), self.num_parameters, training)
 
     def folded(self) -> Self:
@@ -132,6 +140,7 @@ class FusionModel(nn.Module, ABC):
         """
         copy = fold_batch_norm(self)
         assert isinstance(copy, type(self))
+        copy.is_folded = True
         return copy
 
     def recompute_activations(self, enabled: bool = True) -> None:
@@ -229,6 +238,7 @@ class FusionModel(nn.Module, ABC):
             raise FusionVAEError(
                 f"the target has shape {list(target.shape)}; this model expects [b, {', '.join(map(str, expected))}]"
             )
+        self._check_numbers("the target", target)
 
     def _check_inputs(self, inputs: Tensor, *, batch_size: int) -> None:
         expected = (self.config.channels, self.config.image_size, self.config.image_size)
@@ -237,6 +247,17 @@ class FusionModel(nn.Module, ABC):
                 f"the inputs have shape {list(inputs.shape)}; this model expects "
                 f"[{batch_size}, k, {', '.join(map(str, expected))}] with any k ≥ 0"
             )
+        self._check_numbers("the inputs", inputs)
+
+    def _check_numbers(self, name: str, images: Tensor) -> None:
+        own = next(self.parameters()).dtype
+        if images.numel() and images.dtype != own:
+            raise FusionVAEError(
+                f"{name}: got images of type {images.dtype}; this model expects {own} in [0, 1]: convert them, 8-bit "
+                "ones by images.float() / 255"
+            )
+        if not len(images):
+            raise FusionVAEError(f"{name}: got a batch of no images; expected at least one")
 
     def _check_num_samples(self, num_samples: int) -> None:
         if num_samples < 1:

@@ -82,6 +82,7 @@ def train(
         FusionVAEError: If something does not fit, or the training is interrupted or diverges.
     """
     output = Path(output)
+    stood = (output / RUN_FILE).exists()
     with subnormals_as_zero(), joined_processes(resolve_device(device)) as (processes, own_device):
         trainer = prepare(
             data_path,
@@ -103,6 +104,8 @@ def train(
             initial_weights=initial_weights,
             processes=processes,
         )
+        if processes.writes and not stood:
+            refuse_anothers(output)
         summary = trainer.finished_summary()
         processes.wait()  # all have read what one is about to write
         if processes.writes and summary is not None:
@@ -112,7 +115,8 @@ def train(
         if summary is not None:
             return summary
         with sole_writer(output) if processes.writes else contextlib.nullcontext():
-            if processes.writes and not (output / RUN_FILE).exists():
+            if processes.writes and not stood:
+                refuse_anothers(output)
                 write_json(output / RUN_FILE, trainer.run.to_dict())
             trainer.train(
                 log_every=log_every,
@@ -121,6 +125,19 @@ def train(
                 sheet_every=sheet_every,
             )
             return trainer.finish()
+
+
+def refuse_anothers(output: Path) -> None:
+    """Refuse to go on in a folder that held no run before.
+
+    Raises:
+        FusionVAEError: If there is one now.
+    """
+    if (output / RUN_FILE).exists():
+        raise FusionVAEError(
+            f"{output} has got another process's run while this one was being prepared; choose another --output, or "
+            "continue that run with its settings and --resume"
+        )
 
 
 def prepare(
@@ -160,7 +177,12 @@ def prepare(
     config = dataclasses.replace(chosen.train, **{key: value for key, value in changes.items() if value is not None})
     data = TrainingSet(data_path, device=target_device, seed=config.seed, channels=chosen.model.channels)
     data.check_fits(chosen.model)
-    processes.shares(config.batch_size, accumulate)
+    rows = len(range(*processes.shares(config.batch_size, accumulate)[0].indices(config.batch_size)))
+    if rows == 1 and chosen.model.coarsest_side == 1:
+        raise FusionVAEError(
+            "a pass of one image, whose coarsest features are a single pixel, has no batch statistics; choose a larger "
+            "--batch-size, or fewer scales"
+        )
     starts = [initial_weights] if isinstance(initial_weights, str | Path) else initial_weights or ()
     initial = InitialWeights.mean([InitialWeights.read(start, chosen.model) for start in starts]) if starts else None
     if config.revive_channels and initial is None:
