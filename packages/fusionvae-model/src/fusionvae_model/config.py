@@ -376,7 +376,7 @@ PRESETS = {
     ),
     "fusion-celeba-small": Preset(
         ModelConfig(image_size=64, channels=3, nll_size=64, likelihood="logistic-mixture", groups_per_scale=(2, 2), latent_channels=16, base_channels=8, preprocessing_blocks=3, cells_per_block=1, encoder_cells=1, decoder_cells=1),  # noqa: E501
-        TrainConfig(epochs=1, batch_size=16, warmup_fraction=0.05, beta_fraction=0.2, regularization=1e-3),
+        TrainConfig(epochs=1, batch_size=16, optimizer="muon", learning_rate=0.04, warmup_fraction=0.05, beta_fraction=0.2, regularization=1e-3),  # noqa: E501
         baseline_groups=(2, 4),
     ),
     # latents on 8x8 to 32x32, as in the paper's layout: coarser ones hardly learn to use the inputs in minutes
