@@ -38,7 +38,7 @@ def kill_and_continue(
     Each time it waits for the kill after some more shards, two in hand at most, and before the last one.
 
     Arguments:
-        plan: Name of a function in `fusion_datasets.plans`.
+        plan: Name of a function in `fusion_datasets.plans` or `fusion_datasets.build`.
         source: Originals.
         folder: An empty one, for the build.
         kills: How often.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import atan, cos, isfinite, pi, sin, sqrt
+from math import atan, cos, pi, sin, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fusionvae_bench.errors import ResultError
 from fusionvae_bench.metrics import mean_and_standard_error
 from fusionvae_bench.per_image import read_per_image, shared_images
-from fusionvae_bench.results import AVERAGE, Result, read_result
+from fusionvae_bench.results import AVERAGE, Result, read_result, without_nan
 
 CONFIDENCE = 0.95
 
@@ -72,10 +72,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object; an interval of a single image, which knows no bounds, has null for them."""
-        found = []
-        for d in self.differences:
-            ends = {end: value if isfinite(value) else None for end, value in (("low", d.low), ("high", d.high))}
-            found.append({**asdict(d), **ends, "verdict": d.verdict})
+        found = [without_nan({**asdict(d), "verdict": d.verdict}) for d in self.differences]
         return {"a": self.a, "b": self.b, "confidence": CONFIDENCE, "differences": found, "notes": self.notes}
 
     def to_text(self) -> str:

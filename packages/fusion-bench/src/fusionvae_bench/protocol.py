@@ -124,12 +124,9 @@ def _lent(model: Any, images: Tensor) -> Tensor:
     return images if isinstance(model, FusionModel) else images.clone()
 
 
-def _check_type(model: Any, doing: str, returned: Any) -> None:
+def _check_type(doing: str, returned: Any) -> None:
     if not isinstance(returned, Tensor):
-        raise ModelError(
-            f"{type(model).__name__}.{doing} returned a {type(returned).__name__}, expected a tensor; make the model "
-            "return one"
-        )
+        raise ModelError(f"{doing} returned a {type(returned).__name__}, expected a tensor; make the model return one")
 
 
 def _computing_in(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
@@ -173,7 +170,7 @@ def weigh(
         returned = model.log_importance_weights(
             _lent(model, target), _lent(model, given), num_samples=num_samples, generator=generator, **options
         )
-        _check_type(model, "log_importance_weights", returned)
+        _check_type(doing, returned)
         return returned
 
     with _computing_in(precision, target.device), stated_by(model, doing):
@@ -231,9 +228,10 @@ def draw(
         method = partial(method, batch_size=len(inputs))
     else:
         method = partial(method, _lent(model, inputs))
-    with _computing_in(precision, inputs.device), stated_by(model, f"{type(model).__name__}.sample"):
+    doing = f"{type(model).__name__}.sample"
+    with _computing_in(precision, inputs.device), stated_by(model, doing):
         samples = method(num_samples=num_samples, generator=generator)
-    _check_type(model, "sample", samples)
+    _check_type(doing, samples)
     if precision != "32":
         samples = samples.float()
     expected = (len(inputs), num_samples, *inputs.shape[2:])

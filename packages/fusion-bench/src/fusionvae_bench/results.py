@@ -201,7 +201,7 @@ class Result:
         header = {"format": FORMAT, "format_version": FORMAT_VERSION}
         document = header | dataclasses.asdict(dataclasses.replace(self, per_image=None))
         del document["per_image"]
-        finite: dict[str, Any] = _without_nan(document)
+        finite: dict[str, Any] = without_nan(document)
         return finite
 
 
@@ -270,14 +270,14 @@ def _read_object(path: Path) -> dict[str, Any]:
     return document
 
 
-def _without_nan(value: Any) -> Any:
-    """Replace numbers that JSON cannot hold by null."""
+def without_nan(value: Any) -> Any:
+    """Return a JSON value in which null stands for each number that JSON cannot hold."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return value
 
 

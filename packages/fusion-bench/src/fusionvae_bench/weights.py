@@ -40,7 +40,7 @@ def load_model(weights: str, data: FusionDataset | None, device: torch.device) -
         if data is None:
             raise ModelError(f"{weights} is made of training images; expected the data set beside it")
         return build_trivial(weights, data)
-    if Path(weights).exists() or ":" not in weights:
+    if not _names_factory(weights):
         return catalogue.load_model(weights, device=device)
     module, _, factory = weights.partition(":")
     if (here := str(Path.cwd())) not in sys.path:
@@ -59,13 +59,17 @@ def load_model(weights: str, data: FusionDataset | None, device: torch.device) -
     return model.to(device).eval() if isinstance(model, torch.nn.Module) else model
 
 
+def _names_factory(weights: str) -> bool:
+    return ":" in weights and not weights.startswith(PREFIX) and not Path(weights).exists()
+
+
 def origin(weights: str) -> str | None:
     """Return what tells one model of somebody else's code from another: its factory, and the code as it stands.
 
     Returns:
         None for what comes from this project, whose weights and settings tell.
     """
-    if weights.startswith(PREFIX) or Path(weights).exists() or ":" not in weights:
+    if not _names_factory(weights):
         return None
     path = getattr(sys.modules.get(weights.partition(":")[0]), "__file__", None)
     code = hashlib.sha256(Path(path).read_bytes()).hexdigest() if path and Path(path).is_file() else ""

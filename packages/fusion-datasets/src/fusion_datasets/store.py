@@ -446,10 +446,9 @@ def _close_without_disk(file: h5py.File) -> None:
     A file that it cannot close, as on a full disk, makes it crash when Python ends. So what is left to write goes to
     memory.
     """
-    descriptor = file.id.get_vfd_handle()
     if hasattr(os, "memfd_create"):
         memory = os.memfd_create("given up")
-        os.dup2(memory, descriptor)
+        os.dup2(memory, file.id.get_vfd_handle())
         os.close(memory)
     with contextlib.suppress(OSError, RuntimeError):
         file.close()

@@ -229,7 +229,7 @@ class ModelConfig(_Config):
 
 _NOT_NEGATIVE = (
     "learning_rate", "final_learning_rate", "warmup_fraction", "beta_fraction", "beta_floor", "regularization",
-    "weight_decay",
+    "weight_decay", "max_inputs", "prior_draws", "prior_weight",
 )  # fmt: skip
 
 
@@ -297,7 +297,7 @@ class TrainConfig(_Config):
         for name in ("epochs", "batch_size", "importance_samples"):
             if getattr(self, name) < 1:
                 raise FusionVAEError(f"{name} is {getattr(self, name)}; expected at least 1")
-        for name in ("max_inputs", "prior_draws", "prior_weight", *_NOT_NEGATIVE):
+        for name in _NOT_NEGATIVE:
             if not getattr(self, name) >= 0:
                 raise FusionVAEError(f"{name} is {getattr(self, name)}; expected 0 or more")
         if not self.adamax_eps > 0:

@@ -104,9 +104,7 @@ def train(
             initial_weights=initial_weights,
             processes=processes,
         )
-        if processes.writes and not stood:
-            refuse_anothers(output)
-        summary = trainer.finished_summary()
+        summary = trainer.finished_summary() if stood else None
         processes.wait()  # all have read what one is about to write
         if processes.writes and summary is not None:
             note(f"the run in {output} is done; nothing is left to compute")
@@ -116,7 +114,11 @@ def train(
             return summary
         with sole_writer(output) if processes.writes else contextlib.nullcontext():
             if processes.writes and not stood:
-                refuse_anothers(output)
+                if (output / RUN_FILE).exists():
+                    raise FusionVAEError(
+                        f"{output} has got another process's run while this one was being prepared; choose another "
+                        "--output, or continue that run with its settings and --resume"
+                    )
                 write_json(output / RUN_FILE, trainer.run.to_dict())
             trainer.train(
                 log_every=log_every,
@@ -125,19 +127,6 @@ def train(
                 sheet_every=sheet_every,
             )
             return trainer.finish()
-
-
-def refuse_anothers(output: Path) -> None:
-    """Refuse to go on in a folder that held no run before.
-
-    Raises:
-        FusionVAEError: If there is one now.
-    """
-    if (output / RUN_FILE).exists():
-        raise FusionVAEError(
-            f"{output} has got another process's run while this one was being prepared; choose another --output, or "
-            "continue that run with its settings and --resume"
-        )
 
 
 def prepare(
@@ -177,8 +166,8 @@ def prepare(
     config = dataclasses.replace(chosen.train, **{key: value for key, value in changes.items() if value is not None})
     data = TrainingSet(data_path, device=target_device, seed=config.seed, channels=chosen.model.channels)
     data.check_fits(chosen.model)
-    rows = len(range(*processes.shares(config.batch_size, accumulate)[0].indices(config.batch_size)))
-    if rows == 1 and chosen.model.coarsest_side == 1:
+    first = processes.shares(config.batch_size, accumulate)[0]
+    if first.stop - first.start == 1 and chosen.model.coarsest_side == 1:
         raise FusionVAEError(
             "a pass of one image, whose coarsest features are a single pixel, has no batch statistics; choose a larger "
             "--batch-size, or fewer scales"

@@ -130,7 +130,7 @@ def run(
         raise click.UsageError(
             "--evenly-spaced chooses the images of --limit N; give it, or score all without the flag"
         )
-    if not output.name or output.is_dir():
+    if not output.name:
         raise click.UsageError(f"got --output {str(output)!r}, a folder; expected the name of a result file")
     partial = output.with_name(f"{output.name}.partial")
     with subnormals_as_zero(), FusionDataset(data_path, split, grey=None) as data:
