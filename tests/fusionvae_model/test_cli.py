@@ -186,6 +186,20 @@ def test_fuse_same_seed_same_bytes(model_folder, pictures, tmp_path):
         assert sheet.format == "PNG"
 
 
+def test_a_sheet_takes_the_place_of_no_picture_and_of_no_model(model_folder, pictures, tmp_path):
+    words = ["fuse", *pictures, "--weights", model_folder, "-o"]
+    link = tmp_path / "link.png"
+    link.symlink_to(pictures[1])
+    for sheet in (pictures[0], link):
+        content = sheet.read_bytes()
+        assert "for both a picture and the sheet; name another file" in failure(*words, sheet)
+        assert sheet.read_bytes() == content
+    weights = model_folder / "model.safetensors"
+    content = weights.read_bytes()
+    assert "for the sheet, which is a PNG; name a file ending in .png" in failure(*words, weights)
+    assert weights.read_bytes() == content
+
+
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 def test_fuse_fits(fit, model_folder, pictures, tmp_path):
     done = call("fuse", *pictures, "--weights", model_folder, "-o", tmp_path / "s.png", "--fit", fit, "--samples", 2)
@@ -209,7 +223,11 @@ def test_fuse_what_does_not_fit(model_folder, pictures, tmp_path):
     assert not (tmp_path / "out").exists()
     assert "cannot write" in failure("fuse", "--weights", model_folder, "-o", tmp_path / "text.png" / "s.png")
     for output in (".", tmp_path, os.devnull):
-        assert "which is no plain file" in failure("fuse", "--weights", model_folder, "-o", output)
+        assert "name a file ending in .png" in failure("fuse", "--weights", model_folder, "-o", output)
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "device.png").symlink_to(os.devnull)
+    for name in ("folder.png", "device.png"):
+        assert "which is no plain file" in failure("fuse", "--weights", model_folder, "-o", tmp_path / name)
     assert Path(os.devnull).is_char_device()
     assert "File name too long" in failure("info", "a" * 300)
 

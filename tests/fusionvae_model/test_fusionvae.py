@@ -143,6 +143,8 @@ def test_many_samples_do_not_change_their_shape_in_chunks(tiny_model, images, mo
         (lambda m, y, x: m.elbo(y, x[:, 0]), "inputs have shape"),
         (lambda m, y, x: m.elbo(y, x[:2]), "inputs have shape"),
         (lambda m, y, x: m.sample(x, num_samples=0), "num_samples is 0"),
+        (lambda m, y, x: m.sample(x, temperature=float("nan")), "temperature is nan; expected a finite number"),
+        (lambda m, y, x: m.sample(x, temperature=-0.1), "temperature is -0.1; expected a finite number"),
         (lambda m, y, x: m.sample(x, batch_size=3), "inputs have shape"),
         (lambda m, y, x: m.log_importance_weights(y, x, num_samples=1, num_inputs=(4,)), "num_inputs is"),
         (lambda m, y, x: m.decode([y]), "groups of latents"),

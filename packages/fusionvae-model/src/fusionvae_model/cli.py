@@ -230,6 +230,7 @@ def fuse(
     from fusionvae_model import sheets
     from fusionvae_model.device import keep_freed_memory, resolve_device, subnormals_as_zero
 
+    sheets.check_output(output, images)
     keep_freed_memory()
     model = load_model(weights, device=resolve_device(device))
     inputs = sheets.read_inputs(images, model.config, fit=fit)

@@ -194,17 +194,20 @@ class FusionVAE(FusionModel):
             num_samples: Hypotheses ``S`` per image.
             batch_size: ``b``, where there are no inputs to tell it.
             others: Inputs of each further modality, ``[b, n, c_m, h, w]`` in [0, 1], ``n ≥ 0``.
-            temperature: Multiplies every prior's scale; 1 samples the model, less is safer and less varied.
+            temperature: Multiplies every prior's scale, finite and ≥ 0; 1 samples the model, less is safer and less
+                varied.
             generator: Source of the noise.
 
         Returns:
             ``[b, S, c, h, w]`` in [0, 1].
 
         Raises:
-            FusionVAEError: If a shape does not fit the model.
+            FusionVAEError: If a shape does not fit the model, or the temperature is out of range.
         """
         if batch_size is None and others:
             batch_size = len(others[0])
+        if not 0 <= temperature < math.inf:
+            raise FusionVAEError(f"temperature is {temperature}; expected a finite number, 0 or more")
         inputs = self._inputs_to_sample(inputs, batch_size, num_samples)
         of_others = self._encode_others(others, batch_size=len(inputs))
         _, (context,) = self._encode(None, inputs, (inputs.shape[1],), of_others)

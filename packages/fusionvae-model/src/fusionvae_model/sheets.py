@@ -117,6 +117,18 @@ def fuse(model: FusionModel, inputs: Tensor, *, num_samples: int, temperature: f
     return Fusion(inputs[0].cpu(), hypotheses[0].float().cpu())
 
 
+def check_output(path: Path, images: Sequence[Path]) -> None:
+    """Check before any work that a sheet may be written there.
+
+    Raises:
+        FusionVAEError: If the name is no PNG's, or that of one of the pictures to be fused.
+    """
+    if path.suffix.lower() != ".png":
+        raise FusionVAEError(f"got {path} for the sheet, which is a PNG; name a file ending in .png")
+    if any(path.exists() and image.exists() and path.samefile(image) for image in images):
+        raise FusionVAEError(f"got {path} for both a picture and the sheet; name another file ending in .png")
+
+
 def write_sheet(path: Path, fusion: Fusion) -> None:
     """Write a PNG: the inputs, the hypotheses, then mean and uncertainty.
 
