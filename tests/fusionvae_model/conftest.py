@@ -83,7 +83,7 @@ def quick_trainer(data_file, quick_preset, tmp_path):
 
     def make(output=tmp_path / "run", **options):
         defaults = {"epochs": None, "minutes": None, "batch_size": None, "seed": 0, "precision": "32", "resume": False}
-        return prepare(data_file, output, preset_name=quick_preset, device="cpu", **(defaults | options))
+        return prepare(data_file, output, preset_name=quick_preset, **({"device": "cpu"} | defaults | options))
 
     return make
 

@@ -1,18 +1,24 @@
 """Compiled code, bf16 and channels-last compute what plain float32 does; on a GPU nothing waits for it."""
 
 import ctypes
+import functools
 import platform
+import re
 import shutil
 import sys
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
+from torch._inductor.decomposition import select_decomp_table
 
 from fusionvae_model import FusionVAEError
 from fusionvae_model.device import compiled, keep_freed_memory, subnormals_as_zero
+from fusionvae_model.resampling import upsample_twofold
 from fusionvae_model.step import TrainingStep
-from fusionvae_model.training import prepare
 
 
 def take_steps(trainer, count=2):
@@ -178,6 +184,60 @@ def test_compiled_step_is_the_plain_one(overrides, quick_trainer, monkeypatch):
         )
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("device", "tolerance"),
+    [
+        pytest.param("cpu", 1e-4, marks=pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")),
+        pytest.param("cuda", 1e-2, marks=pytest.mark.cuda),
+    ],
+)
+def test_fused_kernels_give_the_plain_gradient(device, tolerance, quick_trainer):
+    """The kernels as they are used; a loss after a few steps tells too little of the gradient."""
+    gradients = []
+    for choice in (False, True):
+        trainer = quick_trainer(device=device, compile_code=choice)
+        trainer.train_step(trainer.batch(0, num_inputs=1), 0)
+        gradients.append(trainer.state.parameters.gradient().clone())
+    plain, fused = gradients
+    assert torch.linalg.vector_norm(fused - plain) < tolerance * torch.linalg.vector_norm(plain)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_compiled_code_never_sums_into_computed_places(quick_trainer, monkeypatch):
+    """What is scattered is changed in place, which PyTorch's compiler has put after its readers."""
+    operations = Counter()
+
+    def noted(graph, _):
+        operations.update(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return make_boxed_func(graph.forward)
+
+    backend = aot_autograd(fw_compiler=noted, bw_compiler=noted, decompositions=select_decomp_table())
+    compile_with = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **_: compile_with(model, dynamic=False, backend=backend))
+    overrides = ("likelihood=logistic-mixture", "every_k=true", "importance_samples=2", "beta_fraction=0")
+    trainer = quick_trainer(overrides=overrides, compile_code=True)
+    trainer.train_step(trainer.batch(0, num_inputs=2), 0)
+    assert operations["aten.convolution.default"] > 20
+    assert operations["aten.convolution_backward.default"] > 20
+    assert not [name for name in operations if re.search("index_put|index_add|scatter_add|scatter_reduce", name)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (1, 1, 1, 5), (3, 2, 8, 2)])
+def test_upsampling_by_products_is_the_interpolation(shape, dtype, monkeypatch):
+    features = torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    results = []
+    for compiling in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda compiling=compiling: compiling)
+        doubled = upsample_twofold(features)
+        (gradient,) = torch.autograd.grad(doubled.float().square().sum(), features)
+        results.append((doubled, gradient))
+    torch.testing.assert_close(*results)
+
+
 def test_without_a_compiler_one_sentence(quick_trainer, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(FusionVAEError, match=r"needs a C\+\+ compiler and found none; install g\+\+ or leave it out"):
@@ -196,15 +256,9 @@ def test_failed_compilation_is_one_sentence_and_other_failures_are_not(module, s
 
 
 @pytest.fixture
-def cuda_trainer(data_file, quick_preset, tmp_path):
+def cuda_trainer(quick_trainer):
     """`cuda_trainer(**options)`: a trainer of the quick preset on the GPU."""
-
-    def make(**options):
-        settings = {"epochs": None, "minutes": None, "batch_size": None, "seed": 0, "precision": "32", "resume": False}
-        output = tmp_path / "run"
-        return prepare(data_file, output, preset_name=quick_preset, device="cuda", **(settings | options))
-
-    return make
+    return functools.partial(quick_trainer, device="cuda")
 
 
 @pytest.mark.cuda

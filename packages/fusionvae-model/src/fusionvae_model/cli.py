@@ -78,7 +78,7 @@ def main() -> None:
 @click.option("--batch-size", type=click.IntRange(min=1), help="Targets per step instead of the preset's.")
 @click.option("--device", type=DEVICE, default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(PRECISIONS), default="32", show_default=True)
-@click.option("--compile", "compile_code", is_flag=True, help="Fuse kernels; on a GPU also CUDA graphs.")
+@click.option("--compile", "compile_code", is_flag=True, help="Fuse kernels, on a GPU also CUDA graphs; for GPUs.")
 @click.option("--tensorboard", is_flag=True, help="Write event files beside the log.")
 @click.option("--sheet-every", type=click.IntRange(min=1), metavar="STEPS", help="Draw a sheet of samples so often.")
 @click.option("--accumulate", type=click.IntRange(min=1), default=1, show_default=True, help="Passes per step.")

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from fusionvae_model.depthwise import DepthwiseConv2d, interleave_quarters
 from fusionvae_model.pointwise import PointwiseConv2d
 from fusionvae_model.recomputation import recompute
+from fusionvae_model.resampling import upsample_twofold
 
 BRANCH_SCALE = 0.1
 BATCH_NORM_MOMENTUM = 0.05
@@ -186,7 +187,7 @@ class UpCell(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map ``[b, C, h, w]`` to ``[b, C/2, 2h, 2w]``."""
-        skip = F.interpolate(self.skip(features), scale_factor=2, mode="bilinear", align_corners=True)
+        skip = upsample_twofold(self.skip(features))
         depthwise, *of_each_pixel, gate = self.contract
         assert isinstance(depthwise, DepthwiseConv2d)
         quarters = depthwise.of_upsampled(self.expand(features))
