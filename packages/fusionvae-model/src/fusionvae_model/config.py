@@ -382,7 +382,7 @@ PRESETS = {
     # latents on 8x8 to 32x32, as in the paper's layout: coarser ones hardly learn to use the inputs in minutes
     "fusion-tless-small": Preset(
         ModelConfig(image_size=64, channels=1, nll_size=64, likelihood="bernoulli", groups_per_scale=(1, 1, 1), latent_channels=16, base_channels=8, preprocessing_blocks=1, cells_per_block=1, encoder_cells=1, decoder_cells=1),  # noqa: E501
-        TrainConfig(epochs=8, batch_size=8, learning_rate=0.04, warmup_fraction=0.05, beta_fraction=0.15, regularization=1e-3, ema=0.995),  # noqa: E501
+        TrainConfig(epochs=8, batch_size=8, optimizer="muon", learning_rate=0.04, warmup_fraction=0.05, beta_fraction=0.15, regularization=1e-3, ema=0.995),  # noqa: E501
         baseline_groups=(1, 2, 2),
     ),
 }
