@@ -82,8 +82,9 @@ def quick_trainer(data_file, quick_preset, tmp_path):
     """`quick_trainer(**options)`: a trainer that stands where `quick_train` would begin or go on."""
 
     def make(output=tmp_path / "run", **options):
-        defaults = {"epochs": None, "minutes": None, "batch_size": None, "seed": 0, "precision": "32", "resume": False}
-        return prepare(data_file, output, preset_name=quick_preset, **({"device": "cpu"} | defaults | options))
+        length = {"epochs": None, "minutes": None, "batch_size": None}
+        defaults = length | {"seed": 0, "device": "cpu", "precision": "32", "resume": False}
+        return prepare(data_file, output, preset_name=quick_preset, **(defaults | options))
 
     return make
 

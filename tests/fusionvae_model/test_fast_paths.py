@@ -34,6 +34,14 @@ def assert_close(values, reference, tolerance):
         torch.testing.assert_close(values[name], reference[name], rtol=tolerance, atol=10 * tolerance)
 
 
+def compile_whole(monkeypatch, backend):
+    """Let PyTorch compile by a backend, and only what it captures without a break."""
+    compile_with = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda model, **_: compile_with(model, dynamic=False, backend=backend, fullgraph=True)
+    )
+
+
 def test_bound_is_float32_under_bf16(quick_trainer):
     trainer = quick_trainer(precision="bf16")
     batch = trainer.batch(0, num_inputs=2)
@@ -171,10 +179,7 @@ def test_channels_last_changes_the_layout_alone(quick_trainer):
 )
 def test_compiled_step_is_the_plain_one(overrides, quick_trainer, monkeypatch):
     """The whole pass is captured without a break; kernels are left plain here, since fusing them takes minutes."""
-    compile_with = torch.compile
-    monkeypatch.setattr(
-        torch, "compile", lambda model, **_: compile_with(model, dynamic=False, backend="eager", fullgraph=True)
-    )
+    compile_whole(monkeypatch, "eager")
     plain, fast = (quick_trainer(overrides=overrides, compile_code=choice) for choice in (False, True))
     values = [trainer.train_step(trainer.batch(0, num_inputs=2), 0) for trainer in (plain, fast)]
     for name, value in values[0].items():
@@ -214,9 +219,7 @@ def test_compiled_code_never_sums_into_computed_places(quick_trainer, monkeypatc
         operations.update(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
         return make_boxed_func(graph.forward)
 
-    backend = aot_autograd(fw_compiler=noted, bw_compiler=noted, decompositions=select_decomp_table())
-    compile_with = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda model, **_: compile_with(model, dynamic=False, backend=backend))
+    compile_whole(monkeypatch, aot_autograd(fw_compiler=noted, bw_compiler=noted, decompositions=select_decomp_table()))
     overrides = ("likelihood=logistic-mixture", "every_k=true", "importance_samples=2", "beta_fraction=0")
     trainer = quick_trainer(overrides=overrides, compile_code=True)
     trainer.train_step(trainer.batch(0, num_inputs=2), 0)
