@@ -104,12 +104,31 @@ def test_another_source_of_the_same_name_is_another_build(tmp_path: Path) -> Non
         build_mnist(tmp_path / "two", tmp_path / "a.h5", progress=False)
 
 
-def test_foreign_files_are_not_replaced_unless_told(tmp_path: Path) -> None:
-    path = tmp_path / "a.h5"
-    path.write_bytes(b"my thesis")
-    with pytest.raises(FusionDatasetsError, match=r"no HDF5 file.*--force"):
+@pytest.mark.parametrize("force", [False, True])
+def test_files_of_another_kind_are_never_replaced(force: bool, tmp_path: Path, digits_folder: Path) -> None:
+    thesis, original, matrix = tmp_path / "a.h5", tmp_path / "train-images-idx3-ubyte.gz", tmp_path / "matrix.h5"
+    thesis.write_bytes(b"my thesis")
+    for file in digits_folder.iterdir():
+        shutil.copy(file, tmp_path)
+    with h5py.File(matrix, "w") as file:
+        file["matrix"] = np.eye(3)
+    for source, output in (("stand-in", thesis), (tmp_path, original), ("stand-in", matrix), ("stand-in", tmp_path)):
+        before = output.is_file() and output.read_bytes()
+        with pytest.raises(FusionDatasetsError, match=r"another output$"):
+            build_mnist(source, output, limit=3, force=force, progress=False)  # type: ignore[arg-type]
+        assert (output.is_file() and output.read_bytes()) == before
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_damaged_file_is_replaced_where_one_says_so(tmp_path: Path) -> None:
+    path = build_mnist("stand-in", tmp_path / "a.h5", limit=3, progress=False)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(FusionDatasetsError, match=r"truncated.*--force"):
         build_mnist("stand-in", path, limit=3, progress=False)
-    assert path.read_bytes() == b"my thesis"
+    build_mnist("stand-in", path, limit=3, force=True, progress=False)
+    path.write_bytes(b"")
+    build_mnist("stand-in", path, limit=3, force=True, progress=False)
+    assert len(FusionDataset(path)) == 3
 
 
 def test_a_bad_source_leaves_nothing_behind(digits_folder: Path, tmp_path: Path) -> None:
@@ -122,7 +141,7 @@ def test_a_bad_source_leaves_nothing_behind(digits_folder: Path, tmp_path: Path)
 
 
 def test_impossible_settings(tmp_path: Path) -> None:
-    for settings in ({"seed": -1}, {"limit": 0}, {"workers": 0, "limit": 2}, {"stand_in_count": 0}):
+    for settings in ({"seed": -1}, {"seed": 2**63}, {"limit": 0}, {"workers": 0, "limit": 2}, {"stand_in_count": 0}):
         with pytest.raises(FusionDatasetsError, match="got"):
             build_mnist("stand-in", tmp_path / "a.h5", progress=False, **settings)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())

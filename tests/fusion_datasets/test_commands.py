@@ -55,7 +55,7 @@ def test_stand_in_then_build_then_verify(tmp_path: Path) -> None:
         verified = run("verify", tmp_path / "a.h5", *source)
         assert verified.exit_code == 0
         assert "16 rows, whole and unaltered" in verified.stdout
-        assert ("equal to its source" in verified.stdout) == bool(source)
+        assert (", equal to its source in 3 of its 3 evaluation rows" in verified.stdout) == bool(source)
 
 
 def test_faces_from_stand_in_to_verified_file(tmp_path: Path) -> None:
@@ -132,6 +132,11 @@ def test_a_sheet_does_not_replace_its_file(benchmark_file: Path, tmp_path: Path)
     assert done.exit_code == 1
     assert "for both the file and its sheet" in done.stderr
     assert file.read_bytes() == benchmark_file.read_bytes()
+    another = Path(shutil.copy(file, tmp_path / "b.h5"))
+    refused = run("preview", file, "-o", another)
+    assert refused.exit_code == 1
+    assert refused.stderr == f"Error: got {another} for the sheet; name a file ending in .png or .pdf\n"
+    assert another.read_bytes() == benchmark_file.read_bytes()
 
 
 def test_preview_shows_what_is_hidden(benchmark_file: Path) -> None:
@@ -161,7 +166,10 @@ def test_preview_draws_other_examples_from_a_seed(benchmark_file: Path) -> None:
         ("build", "folder", "--output", "a.h5"),
         ("build", "cifar", "--output", "a.h5"),
         ("build", "mnist", "--output", "a.h5", "--seed", "-1"),
+        ("build", "mnist", "--output", "a.h5", "--seed", 2**63),
         ("build", "mnist", "--output", "a.h5", "--limit", "0"),
+        ("verify", "a.h5", "--source", "stand-in", "--occluders", "b"),
+        ("verify", "a.h5", "--source", "stand-in", "--all", "--sample", "5"),
         ("info",),
         ("preview", "a.h5"),
         ("preview", "a.h5", "-o", "b.png", "--split", "dev"),
@@ -169,8 +177,36 @@ def test_preview_draws_other_examples_from_a_seed(benchmark_file: Path) -> None:
         ("nonsense",),
     ],
 )
-def test_wrong_usage_exits_2(arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_exits_2(
+    arguments: tuple[str, ...], benchmark_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(benchmark_file, tmp_path / "a.h5")
+    monkeypatch.chdir(tmp_path)
     assert run(*arguments).exit_code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
+
+
+@pytest.mark.parametrize(
+    ("command", "needless"),
+    [
+        *(
+            (("verify", "FILE"), option)
+            for option in (("--all",), ("--sample", 5), ("--seed", 1), ("--occluders", "."))
+        ),
+        *((("build", name, "--source", "."), ("--stand-in-count", 5)) for name in ("mnist", "celeba")),
+        *((("build", "tless", "--source", "."), option) for option in (("--views", 10), ("--models", "."))),
+        *((("build", name), ("--data-root", ".")) for name in ("mnist", "celeba", "tless")),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    command: tuple[str, ...], needless: tuple[object, ...], benchmark_file: Path, tmp_path: Path
+) -> None:
+    words = [benchmark_file if word == "FILE" else word for word in command]
+    words += ["--output", tmp_path / "a.h5"] if command[0] == "build" else []
+    done = run(*words, *needless)
+    assert done.exit_code == 2
+    assert needless[0] in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
 
 
 def test_stated_failures_are_one_sentence_and_exit_1(benchmark_file: Path, tmp_path: Path) -> None:

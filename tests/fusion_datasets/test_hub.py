@@ -180,10 +180,14 @@ def test_a_build_takes_what_is_published(hub: FakeHub, benchmark_file: Path, tmp
     assert (tmp_path / "a.h5").read_bytes() == benchmark_file.read_bytes()
     assert "a.h5: already fetched" in run(*take).stdout
     assert "leave --seed out" in run(*take, "--seed", 0).stderr
-    (tmp_path / "a.h5").write_bytes(b"mine")
+    damaged = benchmark_file.read_bytes()[:9000]
+    (tmp_path / "a.h5").write_bytes(damaged)
     assert "is another file" in run(*take).stderr
-    assert (tmp_path / "a.h5").read_bytes() == b"mine"
+    assert (tmp_path / "a.h5").read_bytes() == damaged
     assert run(*take, "--force").exit_code == 0
+    (tmp_path / "thesis").write_bytes(b"mine")
+    assert "is no benchmark file" in run(*take[:-1], tmp_path / "thesis", "--force").stderr
+    assert (tmp_path / "thesis").read_bytes() == b"mine"
     said = run("build", "tless", "--source", PLACE, "--output", tmp_path / "b.h5")
     assert f"{PLACE}@main holds FusionMNIST; expected FusionT-LESS" in said.stderr
     files = hub.repositories["somebody/fusion-mnist"]["main"]

@@ -17,13 +17,13 @@ from fusion_datasets.assembly import Assembly
 from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.locking import locked
 from fusion_datasets.progress import Progress
-from fusion_datasets.schema import OCCLUDERS, occluder_section, validate
+from fusion_datasets.schema import MAX_SEED, OCCLUDERS, occluder_section, validate
 from fusion_datasets.shards import Journal, Rendered, Shard, ShardRenderer, read_arrays
 from fusion_datasets.sources import HasOccluders, Recipe, Source, named
 from fusion_datasets.sources.mnist import MnistSource
 from fusion_datasets.sources.standin import StandInMnist
 from fusion_datasets.spec import BENCHMARKS, BenchmarkSpec, ObjectLaw
-from fusion_datasets.store import opened, reason_of
+from fusion_datasets.store import opened, reason_of, require_replaceable
 
 STAND_IN_COUNT: Final = 12_000
 """Training digits of a stand-in; a sixth of them again for testing, MNIST's own proportion."""
@@ -42,7 +42,7 @@ class BuildPlan:
         spec: The benchmark.
         source: Original files, or the recipe of a stand-in.
         output: The file to make.
-        seed: Seed of the frozen inputs, ≥ 0.
+        seed: Seed of the frozen inputs, 0 to 2⁶³ − 1.
         limit: Most originals per split, and per set of occluders, or None for all.
         skip_bad: Leave out originals that are missing or broken, or occluders of which many cannot be cut out, and
             record which, instead of stopping.
@@ -56,8 +56,8 @@ class BuildPlan:
     skip_bad: bool = False
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise FusionDatasetsError(f"got seed {self.seed}; seeds count from 0")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise FusionDatasetsError(f"got seed {self.seed}; expected a whole number from 0 to {MAX_SEED}")
         if self.limit is not None and self.limit < 1:
             raise FusionDatasetsError(f"got a limit of {self.limit} rows; expected at least 1")
 
@@ -182,7 +182,7 @@ def build_mnist(
         seed: Seed of the frozen inputs and of the stand-in, ≥ 0.
         limit: Most rows per split, or None for all.
         workers: Processes; the content does not depend on it.
-        force: Replace another build under that name.
+        force: Replace another build under that name; what is no benchmark file is never replaced.
         stand_in_count: Training digits of the stand-in; a sixth as many for testing.
         progress: Report on stderr.
 
@@ -190,7 +190,8 @@ def build_mnist(
         The output's path.
 
     Raises:
-        FusionDatasetsError: If the source cannot be used, or the output is another build and `force` is not set.
+        FusionDatasetsError: If the source cannot be used, the output is no benchmark file, or it is another build and
+            `force` is not set.
     """
     plan = plan_mnist(source, output, seed=seed, limit=limit, stand_in_count=stand_in_count)
     return execute(plan, workers=workers, force=force, progress=progress)
@@ -200,6 +201,7 @@ def execute(plan: BuildPlan, *, workers: int = 1, force: bool = False, progress:
     """Carry out a plan; see `build_mnist`."""
     if workers < 1:
         raise FusionDatasetsError(f"got {workers} workers; expected at least 1")
+    require_replaceable(plan.output)
     if plan.output.exists() and not force and is_built(plan):
         _clear(plan)
         return plan.output

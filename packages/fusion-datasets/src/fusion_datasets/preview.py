@@ -57,13 +57,24 @@ def contact_sheet(
 def save_contact_sheet(
     data: FusionDataset, path: Path, *, rows: int = 12, seed: int | None = None, show: Show = "inputs"
 ) -> None:
-    """Write a contact sheet as a PNG, or as a PDF where the name ends so; see `contact_sheet`."""
+    """Write a contact sheet as a PNG, or as a PDF where the name ends so; see `contact_sheet`, `check_sheet_name`."""
+    check_sheet_name(path)
     content, sheet = BytesIO(), contact_sheet(data, rows=rows, seed=seed, show=show)
     if path.suffix.lower() == ".pdf":
         sheet.save(content, "PDF", resolution=_PDF_DOTS_PER_INCH)
     else:
         sheet.save(content, "PNG", optimize=True)
     write_atomically(path, content.getvalue())
+
+
+def check_sheet_name(path: Path) -> None:
+    """Check that a name is a sheet's, so that no other file is replaced by one.
+
+    Raises:
+        FusionDatasetsError: If it ends otherwise than in .png or .pdf.
+    """
+    if path.suffix.lower() not in (".png", ".pdf"):
+        raise FusionDatasetsError(f"got {path} for the sheet; name a file ending in .png or .pdf")
 
 
 def _example_sheet(data: FusionDataset, rows: int, seed: int | None, show: Show) -> Image.Image:

@@ -17,6 +17,8 @@ from fusion_datasets.spec import SPLITS, BenchmarkSpec, ObjectLaw
 
 FORMAT: Final = "fusion-datasets"
 FORMAT_VERSION: Final = 1
+MAX_SEED: Final = 2**63 - 1
+"""The attribute `seed` is a signed integer of 64 bits."""
 _OMISSION_FIELDS: Final = 3  # position, name, reason
 
 

@@ -25,6 +25,11 @@ def has_seal(path: Path) -> bool:
     return not _head(path).startswith(b"\x89HDF\r\n")
 
 
+def begins_with_seal(path: Path) -> bool:
+    """Whether a file, however damaged behind it, begins with the words of a seal."""
+    return _head(path).startswith(_TEXT.encode())
+
+
 def is_sealed(path: Path) -> bool | None:
     """Whether a file is the very one that was sealed; None where it has no seal."""
     return _head(path) == _sealed_by(_digest(path)) if has_seal(path) else None

@@ -34,7 +34,7 @@ from fusion_datasets.schema import (
     occluder_section,
     validate,
 )
-from fusion_datasets.seal import SEAL_BYTES, seal
+from fusion_datasets.seal import SEAL_BYTES, begins_with_seal, seal
 from fusion_datasets.spec import MAX_INPUTS_PER_ROW, BenchmarkSpec, Split
 
 _CHUNK_BYTES: Final = 32 * 1024  # small enough for single rows, large enough for batches
@@ -483,6 +483,27 @@ def copy_durably(source: Path, final: Path) -> None:
         replace_durably(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_replaceable(path: Path) -> None:
+    """Check that a benchmark file may take a name: one that is free, or another benchmark file's, sound or damaged.
+
+    Raises:
+        FusionDatasetsError: If anything else has it, but for an empty file.
+    """
+    if not path.exists():
+        return
+    try:
+        replaceable = path.stat().st_size == 0 or begins_with_seal(path)
+    except OSError as error:
+        raise FusionDatasetsError(f"{path} cannot be replaced: {reason_of(error)}; choose another output") from error
+    if not replaceable:
+        with contextlib.suppress(OSError), h5py.File(path, "r", locking=False) as file:  # of another writer
+            replaceable = file.attrs.get("format") == FORMAT
+    if not replaceable:
+        raise FusionDatasetsError(
+            f"{path} is no benchmark file, and nothing else is ever replaced; choose another output"
+        )
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -41,7 +41,9 @@ def verify(
     """
     with opened(path) as file:
         header = validate(file)
-        compared = 0 if source is None else sum(header.rows.values()) if sample is None else _sampled(header, sample)
+        compared = (
+            0 if source is None else sum(header.rows.values()) if sample is None else sampled_rows(header, sample)
+        )
         total = sum(header.rows.values()) + sum(header.occluders.values()) + compared
         with Progress(f"verifying {path.name}", total, shown=progress) as bar:
             if source is not None and sample is None:
@@ -75,7 +77,8 @@ def _check_source(path: Path, header: FileHeader, source: Source) -> None:
         )
 
 
-def _sampled(header: FileHeader, sample: int) -> int:
+def sampled_rows(header: FileHeader, sample: int) -> int:
+    """How many evaluation rows are compared by a sample of so many of each split."""
     return sum(min(sample, rows) for split, rows in header.rows.items() if split != "train")
 
 

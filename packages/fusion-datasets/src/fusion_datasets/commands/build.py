@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-from click.core import ParameterSource
 
 from fusion_datasets.build import STAND_IN_COUNT, BuildPlan, execute, is_built, plan_mnist
-from fusion_datasets.commands.options import COUNT, DATA_ROOT, DOWNLOAD, FILE, RECIPE, SEED, STAND_IN
+from fusion_datasets.commands.options import COUNT, DATA_ROOT, DOWNLOAD, FILE, RECIPE, SEED, STAND_IN, given
 from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.hub import SCHEME, HubAddress, local_file
 from fusion_datasets.plans import STAND_IN_FACES, plan_celeba, plan_folder, plan_tless
@@ -22,7 +21,7 @@ from fusion_datasets.sources.download import RemoteFile
 from fusion_datasets.sources.folder import MAX_SIZE, MIN_SIZE
 from fusion_datasets.sources.originals import fetch, originals, originals_folder
 from fusion_datasets.spec import BENCHMARKS
-from fusion_datasets.store import FusionDataset, copy_durably
+from fusion_datasets.store import FusionDataset, copy_durably, require_replaceable
 from fusion_datasets.verification import verify
 
 PATH = click.Path(path_type=Path, exists=True)
@@ -54,6 +53,7 @@ class Execution:
         recipe = None if self.recipe is None else read_recipe(self.recipe)
         if recipe is not None:
             plan = recipe.applied_to(plan)
+        require_replaceable(plan.output)
         reused = plan.output.exists() and not self.force and is_built(plan)
         if self.dry_run:
             click.echo(_describe(plan, reused))
@@ -79,8 +79,8 @@ def execution_options(default_workers: int) -> Callable[[Callable[..., None]], C
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
         def run(*, workers: int, force: bool, dry_run: bool, recipe: Path | None, **settings: Any) -> None:
-            if recipe is not None and (given := _given("seed", "limit")):
-                raise click.UsageError(f"a recipe decides the seed and the number of rows; leave --{given[0]} out")
+            if recipe is not None and (settled := given("seed", "limit")):
+                raise click.UsageError(f"a recipe decides the seed and the number of rows; leave {settled[0]} out")
             command(execution=Execution(workers, force, dry_run, recipe), **settings)
 
         options = (
@@ -100,7 +100,7 @@ def execution_options(default_workers: int) -> Callable[[Callable[..., None]], C
                 metavar="FILE|hf://owner/name",
                 help="recipe.json of a publication: make that very file.",
             ),
-            click.option("--force", is_flag=True, help="Replace another build."),
+            click.option("--force", is_flag=True, help="Replace another build; never what is no benchmark file."),
             click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
         )
         for option in reversed(options):
@@ -108,12 +108,6 @@ def execution_options(default_workers: int) -> Callable[[Callable[..., None]], C
         return run
 
     return decorate
-
-
-def _given(*names: str) -> list[str]:
-    """Those of these parameters that stand on the command line."""
-    context = click.get_current_context()
-    return [name for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
 
 
 SKIP_BAD = click.option("--skip-bad", is_flag=True, help="Leave out originals that cannot be used, and record which.")
@@ -193,8 +187,6 @@ def build_celeba_command(source: str, data_root: Path | None, execution: Executi
 @execution_options(default_workers=usable_cores())
 def build_tless_command(source: str, data_root: Path | None, execution: Execution, **settings: Any) -> None:
     """Build FusionT-LESS. An identical build is reused, an interrupted one continued."""
-    if source != STAND_IN and (settings["views"] or settings["models"]):
-        raise click.UsageError("--views and --models are for --source stand-in")
     if source.startswith(SCHEME):
         _take("fusion-tless", HubAddress.parse(source), settings["output"], execution)
     elif origin := _origin("tless", source, data_root, execution):
@@ -222,6 +214,10 @@ def build_folder_command(
 
 def _origin(name: str, source: str, data_root: Path | None, execution: Execution) -> Path | Literal["stand-in"] | None:
     """Where the originals are; None where a dry run would have to fetch them first, and says so."""
+    if source != STAND_IN and (of_stand_in := given("stand_in_count", "views", "models")):
+        raise click.UsageError(f"{of_stand_in[0]} is for --source stand-in, but the source is {source}; leave it out")
+    if source != DOWNLOAD and given("data_root"):
+        raise click.UsageError(f"--data-root is for --source download, but the source is {source}; leave it out")
     if source != DOWNLOAD:
         return "stand-in" if source == STAND_IN else Path(source)
     folder = originals_folder(name, data_root)
@@ -233,8 +229,9 @@ def _origin(name: str, source: str, data_root: Path | None, execution: Execution
 
 def _take(benchmark: str, address: HubAddress, output: Path, execution: Execution) -> None:
     """Put the file of a publication at the output, verified; nothing is rendered."""
-    if given := _given("seed", "limit", "recipe", "skip_bad", "stand_in_count", "views", "models"):
-        raise click.UsageError(f"{address} is a whole file; leave --{given[0].replace('_', '-')} out")
+    if settled := given("seed", "limit", "recipe", "skip_bad", "stand_in_count", "views", "models", "data_root"):
+        raise click.UsageError(f"{address} is a whole file; leave {settled[0]} out")
+    require_replaceable(output)
     if execution.dry_run:
         click.echo(f"would fetch the file of {address} into {output}")
         return

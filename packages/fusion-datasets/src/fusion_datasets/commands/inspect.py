@@ -8,15 +8,15 @@ from typing import Any
 
 import click
 
-from fusion_datasets.commands.options import BENCHMARK, COUNT, FILE, SEED, STAND_IN
+from fusion_datasets.commands.options import BENCHMARK, COUNT, FILE, SEED, STAND_IN, given
 from fusion_datasets.errors import FusionDatasetsError
-from fusion_datasets.preview import SHOWN, Show, save_contact_sheet
+from fusion_datasets.preview import SHOWN, Show, check_sheet_name, save_contact_sheet
 from fusion_datasets.seal import has_seal
 from fusion_datasets.sources import named
 from fusion_datasets.sources.opening import open_source, recipe_of
 from fusion_datasets.spec import SPLITS, Split
 from fusion_datasets.store import FusionDataset
-from fusion_datasets.verification import verify
+from fusion_datasets.verification import sampled_rows, verify
 from fusion_datasets.visibility import visibility
 
 
@@ -91,6 +91,12 @@ def verify_command(
     file: Path, source: str | None, sample: int, seed: int, every_row: bool, occluders: Path | None
 ) -> None:
     """Check layout, ranges, digests and seal; with the source, render rows again and compare them bit for bit."""
+    if source is None and (needless := given("sample", "seed", "every_row", "occluders")):
+        raise click.UsageError(f"{needless[0]} is about comparing with the source; name that by --source")
+    if every_row and (needless := given("sample", "seed")):
+        raise click.UsageError(f"--all compares every row; leave {needless[0]} out")
+    if source == STAND_IN and occluders is not None:
+        raise click.UsageError("--occluders are those of a folder's build; a stand-in has its own")
     with ExitStack() as stack:
         origin = None
         if source == STAND_IN:
@@ -99,7 +105,8 @@ def verify_command(
         elif source is not None:
             origin = open_source(FusionDataset(file).header, Path(source), occluders)
         header = verify(file, origin, sample=None if every_row else sample, seed=seed)
-    rows = "every row" if every_row else f"a sample of {sample} evaluation rows"
+    evaluated = sum(rows for split, rows in header.rows.items() if split != "train")
+    rows = "every row" if every_row else f"{sampled_rows(header, sample)} of its {evaluated} evaluation rows"
     compared = f", equal to its source in {rows}" if source else ""
     found = "whole and unaltered" if has_seal(file) else "sound arrays, but no seal over the bytes outside them"
     click.echo(f"{file}: {header.spec.title}, {sum(header.rows.values())} rows, {found}{compared}")
@@ -124,6 +131,7 @@ def preview(file: Path, output: Path, split: Split | None, rows: int, seed: int 
         raise FusionDatasetsError(
             f"got {output} for both the file and its sheet; name another one ending in .png or .pdf"
         )
+    check_sheet_name(output)
     with FusionDataset(file, split=split) as data:
         save_contact_sheet(data, output, rows=rows, seed=seed, show=show)
     click.echo(output)
