@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -13,6 +13,7 @@ from fusionvae_bench import comparison, projection
 from fusionvae_bench.atomic import write_atomically
 from fusionvae_bench.cli.failures import stated_failures
 from fusionvae_bench.errors import ResultError
+from fusionvae_bench.outputs import FORMATS, REPORTS, Format, check_output, report_format
 from fusionvae_bench.processes import device_of
 from fusionvae_bench.records import to_csv, to_eval_results, to_json
 from fusionvae_bench.rendering import to_latex_document
@@ -24,9 +25,6 @@ from fusionvae_bench.weights import WEIGHTS
 if TYPE_CHECKING:
     from fusionvae_bench.exhibits import Exhibits
 
-Format = Literal["md", "latex", "html", "csv", "json", "hf-eval-results"]
-_BY_SUFFIX: dict[str, Format] = {".html": "html", ".htm": "html", ".tex": "latex", ".csv": "csv", ".json": "json"}
-
 
 @click.command()
 @click.option(
@@ -37,8 +35,13 @@ _BY_SUFFIX: dict[str, Format] = {".html": "html", ".htm": "html", ".tex": "latex
     type=click.Path(path_type=Path),
     help="Folder with result files, however deep.",
 )
-@click.option("--format", "form", type=click.Choice(get_args(Format)), help="[default: by the name after -o, or md]")
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write here; stdout otherwise.")
+@click.option("--format", "form", type=click.Choice(FORMATS), help="[default: by the name after -o, or md]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write here, replacing only a report; stdout otherwise.",
+)
 @click.option("--table", "numbers", multiple=True, type=click.IntRange(1, 12), help="Only this table; may be repeated.")
 @click.option(
     "--weights",
@@ -74,11 +77,13 @@ def report(
     """Lay the results beside the paper's: paper, here, difference."""
     if data_path and not weights:
         raise click.UsageError("--data needs --weights: the pictures show one model")
-    form = form or _BY_SUFFIX.get(output.suffix if output else "", "md")
+    form = form or (report_format(output) if output else "md")
     if (form == "hf-eval-results") != bool(dataset_id):
         raise click.UsageError(
             "--format hf-eval-results and --dataset-id belong together: the Hub wants to know of which"
         )
+    if output:
+        check_output(output, REPORTS[form])
     results = [result for _, result in find_results(folder)]
     if not results:
         click.echo(f"no result files below {folder}: the tables hold the paper's numbers alone", err=True)

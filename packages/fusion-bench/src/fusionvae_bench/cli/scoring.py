@@ -25,6 +25,7 @@ from fusionvae_bench.evaluate import (
     model_config,
     score_tiles,
 )
+from fusionvae_bench.outputs import RESULT, check_output
 from fusionvae_bench.paper import NUM_SAMPLES
 from fusionvae_bench.per_image import per_image_path, read_per_image, write_per_image
 from fusionvae_bench.processes import device_of, processes_that_pay, score_in_processes, share_of
@@ -88,7 +89,7 @@ class _ManyValuesCommand(click.Command):
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
-@click.option("--force", is_flag=True, help="Start over, replacing what an earlier call left.")
+@click.option("--force", is_flag=True, help="Start over, replacing what an earlier call left; never what is no result.")
 @click.option("--per-image", is_flag=True, help="Also write each image's scores, as CSV beside the result.")
 @click.option(
     "-o",
@@ -130,8 +131,7 @@ def run(
         raise click.UsageError(
             "--evenly-spaced chooses the images of --limit N; give it, or score all without the flag"
         )
-    if not output.name:
-        raise click.UsageError(f"got --output {str(output)!r}, a folder; expected the name of a result file")
+    check_output(output, RESULT)
     partial = output.with_name(f"{output.name}.partial")
     with subnormals_as_zero(), FusionDataset(data_path, split, grey=None) as data:
         request = Request(
