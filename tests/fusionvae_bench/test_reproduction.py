@@ -90,6 +90,8 @@ def test_quick_minutes_bound_training_and_the_images_scored(tmp_path):
     quick = plan(tmp_path, profile="quick", data_root=tmp_path, minutes_per_row=10)
     (training, *_) = [step for step in quick.steps() if step.purpose == "train FusionVAE"]
     assert "--minutes 7 " in training.command + " "
+    for minutes, trained in ((1e-4, "7e-05"), (0.0005, "0.00035"), (25, "17.5"), (1 / 3, "0.233333")):
+        assert f"--minutes {trained} " in f"{plan(tmp_path, minutes_per_row=minutes).steps()[1].command} "
     assert "--preset fusion-mnist " in training.command
     assert quick.num_images == 120
 
@@ -106,6 +108,7 @@ def test_seeds_have_folders_of_their_own(tmp_path):
     [
         (["--profile", "quick"], 1, "--data-root"),
         (["--profile", "full", "--data-root", ".", "--minutes-per-row", "3"], 1, "leave out --minutes-per-row"),
+        *((["--profile", "smoke", "--minutes-per-row", m], 1, f"got {float(m)}") for m in ("nan", "inf", "1e300")),
         (["--profile", "smoke", "--table", "6"], 2, "6"),
         (["--profile", "smoke", "--models", "."], 1, "Table 1 by smoke has none"),
         (["--profile", "smoke", "--row", "GAN"], 1, "no row 'GAN'; expected some of FCN, FCN+S"),

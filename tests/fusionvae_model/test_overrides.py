@@ -63,6 +63,18 @@ def test_twice_is_refused():
         override(PRESET, ["beta_fraction=0.1", "beta_fraction=0.2"])
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("epochs", 3), ("batch_size", 3), ("seed", 3), ("posterior", "xy"), ("aggregation", "mean-add"), ("epochs", None)],
+)
+def test_a_setting_and_its_option_are_not_mixed(name, value, quick_trainer, tmp_path):
+    given = {"minutes": 0.5} if value is None else {name: value}
+    spelled = "0.5 minutes" if value is None else value
+    with pytest.raises(FusionVAEError, match=f"{name} is given twice, as {spelled} and by the setting {name}=2"):
+        quick_trainer(overrides=("ema=0.5", f"{name}=2"), **given)
+    assert not list(tmp_path.iterdir())
+
+
 def test_run_remembers_them(quick_train, tmp_path):
     quick_train(tmp_path / "run", overrides=("beta_fraction=0.5", "ema=0.5", "base_channels=4", "seed=3"))
     stored = json.loads((tmp_path / "run" / "run.json").read_text())

@@ -17,7 +17,7 @@ from fusionvae_bench.paper import NUM_SAMPLES, TABLES
 from fusionvae_bench.rows import ROWS, Row
 from fusionvae_bench.trivial import PREFIX, TRIVIAL
 from fusionvae_model import PRESETS
-from fusionvae_model.config import Preset
+from fusionvae_model.config import MOST_MINUTES, Preset
 from fusionvae_model.progress import note
 
 ProfileName = Literal["smoke", "quick", "full"]
@@ -126,6 +126,11 @@ class Reproduction:
         """Check that the profile has what it needs."""
         if self.minutes_per_row is not None and self.settings.minutes is None:
             raise BenchError("the profile full trains the paper's epochs; leave out --minutes-per-row, or take quick")
+        if self.minutes_per_row is not None and not 0 < self.minutes_per_row <= MOST_MINUTES:
+            raise BenchError(
+                f"got {self.minutes_per_row} minutes per row; expected a number above 0 and at most {MOST_MINUTES:,}, "
+                "ten years"
+            )
         if self.models is not None and not (self.settings.stand_in and self.source_word == "tless"):
             raise BenchError(
                 "--models are what stand-ins of T-LESS are rendered from, of which "
@@ -239,7 +244,7 @@ class Reproduction:
     def _train(self, row: Row, seed: int) -> Step:
         words = ["train", *row.options, "--preset", self.preset_name, "--data", str(self.data)]
         words += ["--output", str(self.folder(row, seed)), "--seed", str(seed), "--device", self.device, "--resume"]
-        minutes = None if self.minutes is None else round(self.minutes * _TRAINED_SHARE, 3)
+        minutes = self._share_of_minutes(_TRAINED_SHARE)
         if minutes is not None:
             words += ["--minutes", f"{minutes:g}"]
         if self.settings.batch_size and self.preset_name == self.benchmark:
@@ -247,7 +252,7 @@ class Reproduction:
         return Step(f"train {row.title}", "fusionvae", tuple(words), minutes)
 
     def _score(self, row: Row, seed: int) -> Step:
-        minutes = None if self.minutes is None else round(self.minutes * (1 - _TRAINED_SHARE), 3)
+        minutes = self._share_of_minutes(1 - _TRAINED_SHARE)
         return self._run(row.title, str(self.folder(row, seed)), self._name(row, seed), minutes)
 
     def _score_trivial(self, name: str) -> Step:
@@ -260,6 +265,9 @@ class Reproduction:
             words += ["--limit", str(self.num_images), "--evenly-spaced"]
         words += self._workers()
         return Step(f"score {title}", "fusion-bench", tuple(words), minutes)
+
+    def _share_of_minutes(self, share: float) -> float | None:
+        return None if self.minutes is None else float(f"{self.minutes * share:.6g}")
 
     def _workers(self) -> list[str]:
         return [] if self.workers is None else ["--workers", str(self.workers)]

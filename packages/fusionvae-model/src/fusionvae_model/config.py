@@ -55,6 +55,9 @@ LIKELIHOOD_NAMES = ("bernoulli", "logistic-mixture")
 OPTIMIZER_NAMES = ("adamax", "muon")
 """What may move the weights (:data:`fusionvae_model.step.OPTIMIZERS`)."""
 
+MOST_MINUTES = 10 * 366 * 24 * 60
+"""Longest training that can be asked for: ten years."""
+
 AGGREGATIONS = ("max-add", "mean-add", "bayes-add", "max-all", "mean-all", "bayes-all", "pool-add")
 """How the prior of a latent group fuses its inputs (Sec. 6.3, Tab. 5); the last one is not the paper's."""
 

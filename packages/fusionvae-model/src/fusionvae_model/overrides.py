@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fusionvae_model.config import ModelConfig, Preset, TrainConfig
@@ -33,6 +33,22 @@ def override(preset: Preset, assignments: Sequence[str]) -> Preset:
         chosen[name] = _value(text, getattr(getattr(preset, "model" if owners[name] is ModelConfig else "train"), name))
     model, train = preset.model.to_dict() | changes[ModelConfig], preset.train.to_dict() | changes[TrainConfig]
     return dataclasses.replace(preset, model=ModelConfig.from_dict(model), train=TrainConfig.from_dict(train))
+
+
+def check_given_once(assignments: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Check that no setting is replaced by name that an option of its own replaces too.
+
+    Args:
+        assignments: ``name=value`` each.
+        options: What was given by options; None where nothing was.
+
+    Raises:
+        FusionVAEError: If one is given both ways.
+    """
+    replaced = {assignment.partition("=")[0]: assignment for assignment in assignments}
+    for name, value in options.items():
+        if value is not None and name in replaced:
+            raise FusionVAEError(f"{name} is given twice, as {value} and by the setting {replaced[name]}; choose one")
 
 
 def _value(text: str, present: Any) -> Any:

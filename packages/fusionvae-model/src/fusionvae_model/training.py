@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import Any
 import torch
 
 from fusionvae_model.checkpoint import write_json
-from fusionvae_model.config import Preset, preset, preset_model
+from fusionvae_model.config import MOST_MINUTES, Preset, preset, preset_model
 from fusionvae_model.data import TrainingSet
 from fusionvae_model.device import PRECISIONS, keep_freed_memory, resolve_device, subnormals_as_zero
 from fusionvae_model.errors import FusionVAEError
 from fusionvae_model.initial_weights import InitialWeights
-from fusionvae_model.overrides import override
+from fusionvae_model.overrides import check_given_once, override
 from fusionvae_model.processes import ALONE, Processes, joined_processes
 from fusionvae_model.progress import note
 from fusionvae_model.run import RUN_FILE, Run, sole_writer, stored_total_steps
@@ -154,15 +153,19 @@ def prepare(
     began = time.monotonic()
     if epochs is not None and minutes is not None:
         raise FusionVAEError(f"got {epochs} epochs and {minutes} minutes; choose one of them")
-    if minutes is not None and not 0 < minutes < math.inf:
-        raise FusionVAEError(f"got {minutes} minutes; expected a finite number above 0")
+    if minutes is not None and not 0 < minutes <= MOST_MINUTES:
+        raise FusionVAEError(
+            f"got {minutes} minutes; expected a number above 0 and at most {MOST_MINUTES:,}, ten years"
+        )
     if precision not in PRECISIONS:
         raise FusionVAEError(f"got precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
     keep_freed_memory()
     model = preset_model(preset_name, kind=kind, posterior=posterior, aggregation=aggregation)
+    changes: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    length = {"epochs": epochs if minutes is None else f"{minutes} minutes"}
+    check_given_once(overrides, {**changes, **length, "posterior": posterior, "aggregation": aggregation})
     chosen = override(Preset(model, preset(preset_name).train), overrides)
     target_device = resolve_device(device) if isinstance(device, str) else device
-    changes: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     config = dataclasses.replace(chosen.train, **{key: value for key, value in changes.items() if value is not None})
     data = TrainingSet(data_path, device=target_device, seed=config.seed, channels=chosen.model.channels)
     data.check_fits(chosen.model)
