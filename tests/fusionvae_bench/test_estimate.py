@@ -118,6 +118,10 @@ def test_a_weight_that_is_nan_is_named_by_image_and_sample():
         (lambda t, x: (t, x, 0, None), "at least 1"),
         (lambda t, x: (t, x, 10, (0, 4)), "from 0 to the 3"),
         (lambda t, x: (t, x, 10, ()), "from 0 to the 3"),
+        (lambda t, x: (t[:0], x[:0], 10, None), "no images"),
+        (lambda t, x: (t, x, 10, None, 0), "int 0 as generator, expected a torch.Generator"),
+        (lambda t, x: (t, x, 10, None, np.random.default_rng(0)), "expected a torch.Generator"),
+        *((lambda t, x, chunk=chunk: (t, x, 10, None, None, chunk), f"chunk={chunk}, expected") for chunk in (0, -1)),
     ],
 )
 def test_bad_arguments_are_refused_in_one_sentence(change, expected):

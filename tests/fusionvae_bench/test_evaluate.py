@@ -11,7 +11,7 @@ import torch
 from numpy.lib.recfunctions import structured_to_unstructured
 from stand_ins import Config, MemoryData, Toy
 
-from fusionvae_bench import evaluate
+from fusionvae_bench import evaluate, read_result, write_result
 from fusionvae_bench.errors import DataError, ModelError, NonFiniteWeightError, ResultError
 from fusionvae_bench.evaluate import Request, answers, fingerprint, score_tiles
 from fusionvae_bench.metrics import bits_per_dim
@@ -338,11 +338,29 @@ def test_kill_minus_nine_leaves_nothing_half_written_and_costs_one_tile(tmp_path
         ({"num_samples": 0}, DataError, "at least 1"),
         ({"limit": 0}, DataError, "at least 1"),
         ({"seed": -1}, DataError, "0 or more"),
+        *(({"metrics": chosen}, DataError, "got metrics .*, expected one of 'all', 'nll'") for chosen in ("NLL", None)),
+        *(({"precision": chosen}, DataError, "got precision .*, expected one of '32'") for chosen in ("fp16", 32)),
+        *(
+            ({name: value}, DataError, f"got {name}=.*, expected a whole number")
+            for name in ("num_samples", "limit", "seed")
+            for value in (True, 2.0, "2")
+        ),
+        ({"num_inputs": (False, True)}, DataError, "got num_inputs=False"),
+        ({"training": {"path": Path()}}, DataError, "cannot be stored as JSON"),
+        ({"device": "nonsense"}, DataError, "got the device 'nonsense'"),
     ],
 )
 def test_what_cannot_be_scored_is_refused_before_any_work(change, error, expected):
     with pytest.raises(error, match=expected):
         evaluate(**{"model": Toy(), "data": MemoryData(), **change})
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers(tmp_path):
+    data, counts = MemoryData(), np.arange(4)
+    result = evaluate(Toy(), data, np.int64(3), np.int32(5), counts, np.uint8(1), partial=str(tmp_path / "tiles"))
+    assert same_but_for_time(result, evaluate(Toy(), data, 3, 5, seed=1))
+    write_result(result, tmp_path / "r.json")
+    assert read_result(tmp_path / "r.json").num_inputs == (0, 1, 2, 3)
 
 
 def test_a_model_for_other_images_is_refused():

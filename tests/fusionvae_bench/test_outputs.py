@@ -9,7 +9,9 @@ from stand_ins import MemoryData, Toy
 from fusion_datasets.build import build_mnist
 from fusionvae_bench import evaluate, read_result, write_result
 from fusionvae_bench.cli import main
-from fusionvae_bench.outputs import FORMATS, REPORTS, RESULT, check_output
+from fusionvae_bench.formats import FORMATS, REPORTS
+from fusionvae_bench.outputs import check_output
+from fusionvae_bench.results import RESULT
 from fusionvae_model import FusionVAE
 
 

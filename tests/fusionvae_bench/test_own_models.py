@@ -11,8 +11,9 @@ from click.testing import CliRunner
 from stand_ins import MemoryData, Toy
 
 from fusion_datasets.build import build_mnist
-from fusionvae_bench import evaluate, read_result
+from fusionvae_bench import estimate_draws, estimate_nll, evaluate, read_result
 from fusionvae_bench.cli import main
+from fusionvae_bench.errors import ModelError, ResultError
 from fusionvae_bench.protocol import draw
 from fusionvae_bench.tables import score_tables
 from fusionvae_model import FusionVAE
@@ -127,13 +128,16 @@ def test_what_it_does_wrong_is_one_sentence(place, weights, said):
     assert not (place / "a.json").exists()
 
 
-def test_our_own_models_keep_their_errors_and_are_lent_the_images_themselves():
-    class Bug(FusionVAE):
-        def sample(self, inputs, **options):
-            raise ZeroDivisionError
+def test_our_own_models_keep_their_errors_and_are_lent_the_images_themselves(monkeypatch):
+    images = torch.zeros(1, 1, 1, 32, 32)
 
+    def bug(model, inputs, **options):
+        assert inputs is images
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(FusionVAE, "sample", bug)
     with pytest.raises(ZeroDivisionError):
-        draw(Bug.from_preset("fusion-mnist-small"), torch.zeros(1, 1, 1, 32, 32), num_samples=1, generator=None)
+        draw(FusionVAE.from_preset("fusion-mnist-small"), images, num_samples=1, generator=None)
 
 
 def test_weights_that_are_all_nought_have_a_place_in_the_table():
@@ -152,3 +156,94 @@ def test_colour_has_three_times_as_many_dimensions():
     data.target, data.inputs = (images.repeat(3, axis=-1) for images in (data.target, data.inputs))
     data.spec = SimpleNamespace(nll_size=4, num_dims=16, title="FusionT-LESS")
     assert evaluate(Toy(), data, 3, metrics="nll").num_dims == 48
+
+
+class InTraining(torch.nn.Module):
+    """Mixes images and forgets pixels, unless it is in eval mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(1)
+        self.dropout = torch.nn.Dropout(0.5)
+        self.frozen = torch.nn.BatchNorm2d(1).eval()
+
+    def sample(self, inputs, *, num_samples, generator=None):
+        mean = inputs.mean(1) if inputs.shape[1] else torch.zeros(len(inputs), *inputs.shape[2:])
+        return torch.sigmoid(self.dropout(self.norm(mean)))[:, None].repeat(1, num_samples, 1, 1, 1)
+
+    def log_importance_weights(self, target, inputs, *, num_samples, generator=None):
+        return -(self.sample(inputs, num_samples=num_samples) - target[:, None]).square().sum((2, 3, 4))
+
+
+def test_modules_are_scored_in_eval_mode_and_stay_as_they_were():
+    model, data = InTraining(), MemoryData()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    expected = evaluate(InTraining().eval(), data, 3, 20)
+    assert evaluate(model, data, 3, 20).scores == expected.scores
+    images = torch.rand(4, 1, 6, 6), torch.rand(4, 2, 1, 6, 6)
+    for estimate, field in ((estimate_draws, "mse_mean"), (estimate_nll, "nats")):
+        assert (getattr(estimate(model, *images, 3), field) == getattr(estimate(model.eval(), *images, 3), field)).all()
+        model.train()
+        model.frozen.eval()
+    assert [module.training for module in model.modules()] == [True, True, True, False]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_class_derived_from_ours_is_somebody_elses():
+    class Derived(FusionVAE):
+        def sample(self, inputs, **options):
+            inputs.zero_()
+            raise AttributeError("no such layer")
+
+    inputs = torch.rand(2, 3, 1, 32, 32)
+    before = inputs.clone()
+    with pytest.raises(ModelError, match=r"Derived\.sample failed in .*test_own_models\.py.*no such layer"):
+        draw(Derived.from_preset("fusion-mnist-small"), inputs, num_samples=2, generator=torch.Generator())
+    assert torch.equal(inputs, before)
+
+
+class Level:
+    def __init__(self, value):
+        self.value = value
+
+    def sample(self, inputs, *, num_samples, generator=None):
+        return torch.full((len(inputs), num_samples, *inputs.shape[2:]), self.value)
+
+
+def test_what_nothing_tells_from_others_shares_no_tiles(tmp_path):
+    with pytest.raises(ModelError, match="nothing tells this Level from another one"):
+        evaluate(Level(0.1), MemoryData(), 2, 20, partial=tmp_path / "tiles")
+    first, second = (
+        evaluate(Level(value), MemoryData(), 2, 20, partial=tmp_path / str(value), origin=str(value))
+        for value in (0.1, 0.9)
+    )
+    assert first.score(3) != second.score(3)
+    with pytest.raises(ResultError, match="holds an unfinished evaluation of other"):
+        evaluate(Level(0.9), MemoryData(), 2, 20, partial=tmp_path / "0.1", origin="0.9")
+
+
+def test_a_likelihood_that_is_not_said_to_be_bernoulli_has_no_floor():
+    model = InTraining()
+    model.log_importance_weights = lambda target, inputs, *, num_samples, generator=None: torch.full(
+        (len(target), num_samples), 1045.0
+    )
+    result = evaluate(model, MemoryData(), 3, 20)
+    assert (result.entropy_floor_nats, result.warnings) == (None, ())
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda samples: samples > 0.5,
+        lambda samples: samples.to(torch.complex64),
+        lambda samples: samples.to_sparse(),
+        lambda samples: samples.to("meta"),
+    ],
+)
+def test_tensors_of_other_kinds_are_one_sentence(spoil):
+    class Spoiled(Level):
+        def sample(self, inputs, **options):
+            return spoil(super().sample(inputs, **options))
+
+    with pytest.raises(ModelError, match="returned a tensor o"):
+        draw(Spoiled(0.5), torch.rand(2, 1, 1, 6, 6), num_samples=2, generator=torch.Generator())

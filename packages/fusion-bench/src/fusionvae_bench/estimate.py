@@ -14,7 +14,7 @@ from torch import Tensor
 from fusionvae_bench.errors import DataError, NonFiniteWeightError
 from fusionvae_bench.importance import ImportanceStream
 from fusionvae_bench.metrics import DrawErrors, DrawStream
-from fusionvae_bench.protocol import LikelihoodModel, SamplingModel, draw, weigh
+from fusionvae_bench.protocol import LikelihoodModel, SamplingModel, draw, in_eval_mode, weigh
 from fusionvae_model.device import Precision
 
 PIXELS_PER_CALL = MappingProxyType({"cpu": 2048 * 32 * 32, "cuda": 16384 * 32 * 32})
@@ -74,18 +74,17 @@ def estimate_nll(
         NonFiniteWeightError: naming image and sample, if a weight is not finite.
         ModelError: if the model breaks its word.
     """
-    _check_images(target, inputs)
-    if num_samples < 1:
-        raise DataError(f"got num_samples={num_samples}, expected at least 1")
+    _check(target, inputs, num_samples, generator, chunk)
     counts = (inputs.shape[1],) if num_inputs is None else tuple(num_inputs)
     if not counts or not all(0 <= k <= inputs.shape[1] for k in counts):
         raise DataError(f"got num_inputs={counts}, expected numbers from 0 to the {inputs.shape[1]} inputs given")
-    generator = generator or _fresh_generator(target.device)
+    generator = generator if generator is not None else _fresh_generator(target.device)
     stream = ImportanceStream((len(target), len(counts)), num_samples)
     for size in _chunks(num_samples, target, chunk):
-        weights = weigh(
-            model, target, inputs, num_samples=size, num_inputs=counts, generator=generator, precision=precision
-        )
+        with in_eval_mode(model):
+            weights = weigh(
+                model, target, inputs, num_samples=size, num_inputs=counts, generator=generator, precision=precision
+            )
         log_weights = weights.cpu().double().numpy()
         if not np.isfinite(log_weights).all():
             image, which, sample = np.argwhere(~np.isfinite(log_weights))[0]
@@ -127,15 +126,14 @@ def estimate_draws(
         DataError: if shapes or ranges are wrong.
         ModelError: if the model breaks its word.
     """
-    _check_images(target, inputs)
-    if num_samples < 1:
-        raise DataError(f"got num_samples={num_samples}, expected at least 1")
-    generator = generator or _fresh_generator(target.device)
+    _check(target, inputs, num_samples, generator, chunk)
+    generator = generator if generator is not None else _fresh_generator(target.device)
     pool = inputs[:1] if inputs.shape[1] == 0 else inputs
     stream = DrawStream(target)
     for size in _chunks(num_samples, target[: len(pool)], chunk):
         known = None if masks is None else masks[: len(pool)]
-        samples = draw(model, pool, num_samples=size, generator=generator, masks=known, precision=precision)
+        with in_eval_mode(model):
+            samples = draw(model, pool, num_samples=size, generator=generator, masks=known, precision=precision)
         stream.update(samples)
     return stream.errors()
 
@@ -152,6 +150,23 @@ def _chunks(num_samples: int, images: Tensor, chunk: int | None) -> Iterator[int
 
 def _fresh_generator(device: torch.device) -> torch.Generator:
     return torch.Generator(device).manual_seed(int(torch.randint(2**62, ())))
+
+
+def _check(
+    target: Tensor, inputs: Tensor, num_samples: int, generator: torch.Generator | None, chunk: int | None
+) -> None:
+    if num_samples < 1:
+        raise DataError(f"got num_samples={num_samples}, expected at least 1")
+    if chunk is not None and chunk < 1:
+        raise DataError(f"got chunk={chunk}, expected at least 1, or None for as many as fit")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise DataError(
+            f"got {type(generator).__name__} {generator!r:.40} as generator, expected a torch.Generator; make one of a "
+            "seed by torch.Generator().manual_seed(seed)"
+        )
+    if not len(target):
+        raise DataError("got a batch of no images, expected at least one")
+    _check_images(target, inputs)
 
 
 def _check_images(target: Tensor, inputs: Tensor) -> None:

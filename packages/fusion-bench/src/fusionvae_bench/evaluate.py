@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -18,13 +19,13 @@ from torch import nn
 from fusionvae_bench.errors import DataError, ModelError
 from fusionvae_bench.estimate import pixels_per_call
 from fusionvae_bench.metrics import entropy_floor
-from fusionvae_bench.protocol import LikelihoodModel, SamplingModel, for_inference, has_likelihood
+from fusionvae_bench.protocol import LikelihoodModel, SamplingModel, for_inference, has_likelihood, in_eval_mode
 from fusionvae_bench.provenance import git_commit, versions
 from fusionvae_bench.results import AVERAGE, FORMAT_VERSION, Result
 from fusionvae_bench.scoring import score_tile
 from fusionvae_bench.summary import calibration_bins, floor_warnings, input_gains, summarise
 from fusionvae_bench.tiles import ALONE, CALIBRATION_BINS, SCORE, TILE_ROWS, Share, Tile, TileStore, leaves_gaps, tiles
-from fusionvae_model.device import Precision
+from fusionvae_model.device import PRECISIONS, Precision
 from fusionvae_model.progress import Progress
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ MAX_NUM_INPUTS = 8
 """Inputs beyond the stored ones continue a row's random stream; so many are promised by the data sets."""
 
 Metrics = Literal["all", "nll", "mse"]
+METRICS: tuple[Metrics, ...] = get_args(Metrics)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,8 @@ def evaluate(
     """Score a model on the images of a data set, or some of them.
 
     Args:
-        model: offers `log_importance_weights`, `sample`, or both; what it does not offer is left out.
+        model: offers `log_importance_weights`, `sample`, or both; what it does not offer is left out. An `nn.Module`
+            is scored in eval mode, and has its own mode again afterwards.
         data: the split to score.
         num_samples: S ≥ 1, importance samples for the likelihood and draws for MSE_min.
         limit: so many images, None for all.
@@ -111,7 +114,8 @@ def evaluate(
         device: where the model lives; None for where its parameters are.
         name: name of the weights, for people; None for the model's class.
         training: summary of the training, stored as it is.
-        origin: what tells a model that weights and settings do not tell from others (`fusionvae_bench.weights.origin`).
+        origin: what tells a model that weights and settings do not tell from others (`fusionvae_bench.weights.origin`);
+            with ``partial``, a model without either needs it.
         partial: folder for finished tiles; a call with the same settings continues from it. The caller removes it
             once the result is safe.
         share: this process among several with one folder ``partial``; each returns the whole result, once the
@@ -125,18 +129,29 @@ def evaluate(
         BenchError: if model and data do not fit, the model breaks its word, or a weight is not finite.
     """
     request = Request(
-        num_samples=num_samples,
-        limit=limit,
-        evenly_spaced=evenly_spaced,
-        num_inputs=tuple(num_inputs),
-        seed=seed,
+        num_samples=_whole("num_samples", num_samples),
+        limit=None if limit is None else _whole("limit", limit),
+        evenly_spaced=bool(evenly_spaced),
+        num_inputs=tuple(_whole("num_inputs", k) for k in num_inputs),
+        seed=_whole("seed", seed),
         metrics=metrics,
         precision=precision,
     )
     check_request(model, data, request)
-    where = torch.device(device) if device is not None else _device_of(model)
+    if partial is not None and origin is None and weights_digest(model) is None and not model_config(model):
+        raise ModelError(
+            f"nothing tells this {type(model).__name__} from another one, whose scores may lie in {partial}; state "
+            "what it is by origin, or do without partial"
+        )
+    try:
+        where = torch.device(device) if device is not None else _device_of(model)
+        json.dumps(training)
+    except RuntimeError as error:
+        raise DataError(f"got the device {device!r}, expected one that PyTorch knows: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise DataError(f"training cannot be stored as JSON ({error}); state it in text and numbers") from error
     identity = fingerprint(model, data, request, where, origin=origin)
-    store = TileStore(partial, identity, rank=share.rank)
+    store = TileStore(None if partial is None else Path(partial), identity, rank=share.rank)
     score_tiles(model, data, request, store, where, share=share, quiet=quiet)
     return _gather(model, data, request, store, where, name=name, training=training, identity=identity)
 
@@ -167,7 +182,7 @@ def score_tiles(
     left = [tile for tile in mine if tile not in store]
     total = sum(tile.kept for tile in mine)
     done = total - sum(tile.kept for tile in left)
-    with Progress("scoring", total, unit="images", done=done, quiet=quiet) as progress:
+    with in_eval_mode(scorer), Progress("scoring", total, unit="images", done=done, quiet=quiet) as progress:
         for tile in left:
             store.write(tile, score_tile(scorer, data, tile, request, device))
             progress.advance(units=tile.kept)
@@ -258,6 +273,9 @@ def check_request(model: Any, data: FusionDataset, request: Request) -> None:
         )
     if request.metrics == "mse" and not isinstance(model, SamplingModel):
         raise ModelError(f"{type(model).__name__} offers no sample; ask for --metrics nll")
+    for what, chosen, known in (("metrics", request.metrics, METRICS), ("precision", request.precision, PRECISIONS)):
+        if chosen not in known:
+            raise DataError(f"got {what} {chosen!r}, expected one of {', '.join(map(repr, known))}")
     if request.num_samples < 1:
         raise DataError(f"got {request.num_samples} samples, expected at least 1")
     if request.limit is not None and request.limit < 1:
@@ -286,6 +304,16 @@ def check_request(model: Any, data: FusionDataset, request: Request) -> None:
             f"the model sums its likelihood over the centre {size}×{size} pixels, {data.spec.title} is scored over "
             f"{data.spec.nll_size}×{data.spec.nll_size}; use a model whose config has nll_size={data.spec.nll_size}"
         )
+
+
+def _whole(name: str, value: Any) -> int:
+    """Return a whole number of any type as Python's own."""
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise DataError(f"got {name}={value!r}, expected a whole number")
 
 
 def fingerprint(
@@ -393,7 +421,7 @@ def _provenance_warnings(training: dict[str, Any] | None, data: FusionDataset) -
 
 
 def _is_bernoulli(model: Any) -> bool:
-    return has_likelihood(model) and model_config(model).get("likelihood", "bernoulli") == "bernoulli"
+    return has_likelihood(model) and model_config(model).get("likelihood") == "bernoulli"
 
 
 def model_config(model: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fusion_datasets import FusionDatasetsError
 from fusionvae_bench.errors import BenchError, ModelError
@@ -77,6 +77,19 @@ def for_inference(model: Any) -> Any:
     return model.folded() if isinstance(model, FoldableModel) else model
 
 
+@contextmanager
+def in_eval_mode(model: Any) -> Iterator[None]:
+    """Hold an `nn.Module` in eval mode, so that no image's score depends on others, and restore what was frozen."""
+    modes = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
+    if modes:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module, was_training in modes:
+            module.training = was_training
+
+
 def has_likelihood(model: Any) -> bool:
     """Tell whether a model's likelihood can be estimated; one may deny it by ``has_likelihood = False``."""
     return isinstance(model, LikelihoodModel) and bool(getattr(model, "has_likelihood", True))
@@ -109,7 +122,7 @@ def stated_by(model: Any, doing: str) -> Iterator[None]:
     except (BenchError, FusionDatasetsError, FusionVAEError):
         raise
     except Exception as error:
-        if isinstance(model, FusionModel):
+        if _is_of_this_project(model):
             raise
         here = str(Path(__file__).parent)
         frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((here, "<"))]
@@ -119,14 +132,27 @@ def stated_by(model: Any, doing: str) -> Iterator[None]:
         raise ModelError(f"{doing} failed{where} ({type(error).__name__}: {said}); mend it and call again") from error
 
 
+def _is_of_this_project(model: Any) -> bool:
+    """Tell whether a model's code is; a class that somebody derives from one of ours is not."""
+    return type(model).__module__.partition(".")[0] == FusionModel.__module__.partition(".")[0]
+
+
 def _lent(model: Any, images: Tensor) -> Tensor:
     """Return images to hand to a model: to somebody else's, a copy, which it may write into."""
-    return images if isinstance(model, FusionModel) else images.clone()
+    return images if _is_of_this_project(model) else images.clone()
 
 
-def _check_type(doing: str, returned: Any) -> None:
+def _check_type(doing: str, returned: Any, images: Tensor) -> None:
     if not isinstance(returned, Tensor):
         raise ModelError(f"{doing} returned a {type(returned).__name__}, expected a tensor; make the model return one")
+    if returned.layout != torch.strided or returned.dtype == torch.bool or returned.is_complex():
+        raise ModelError(
+            f"{doing} returned a tensor of {returned.dtype} and {returned.layout}, expected real numbers, dense"
+        )
+    if returned.device != images.device:
+        raise ModelError(
+            f"{doing} returned a tensor on {returned.device} for images on {images.device}; expected it beside them"
+        )
 
 
 def _computing_in(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
@@ -170,7 +196,7 @@ def weigh(
         returned = model.log_importance_weights(
             _lent(model, target), _lent(model, given), num_samples=num_samples, generator=generator, **options
         )
-        _check_type(doing, returned)
+        _check_type(doing, returned, target)
         return returned
 
     with _computing_in(precision, target.device), stated_by(model, doing):
@@ -231,7 +257,7 @@ def draw(
     doing = f"{type(model).__name__}.sample"
     with _computing_in(precision, inputs.device), stated_by(model, doing):
         samples = method(num_samples=num_samples, generator=generator)
-    _check_type(doing, samples)
+    _check_type(doing, samples, inputs)
     if precision != "32":
         samples = samples.float()
     expected = (len(inputs), num_samples, *inputs.shape[2:])

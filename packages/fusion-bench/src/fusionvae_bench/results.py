@@ -16,11 +16,14 @@ from typing import Any, TypeVar
 
 from fusionvae_bench.atomic import write_atomically
 from fusionvae_bench.errors import ResultError
+from fusionvae_bench.outputs import Kind, check_output
 from fusionvae_bench.tiles import Scores
 
 FORMAT = "fusionvae-bench result"
 FORMAT_VERSION = 1
 AVERAGE = "avg"
+RESULT = Kind("result", (".json",), (f'{{\n "format": "{FORMAT}"',))
+"""Result files among others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +209,12 @@ class Result:
 
 
 def write_result(result: Result, path: Path | str) -> None:
-    """Write a result file; it appears whole or not at all."""
+    """Write a result file; it appears whole or not at all.
+
+    Raises:
+        ResultError: if the name does not end in .json, a file that is no result has it, or the disk refuses.
+    """
+    check_output(Path(path), RESULT)
     text = json.dumps(result.to_dict(), indent=1, allow_nan=False, ensure_ascii=False)
     write_atomically(Path(path), (text + "\n").encode())
 

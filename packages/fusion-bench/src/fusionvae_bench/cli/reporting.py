@@ -13,7 +13,8 @@ from fusionvae_bench import comparison, projection
 from fusionvae_bench.atomic import write_atomically
 from fusionvae_bench.cli.failures import stated_failures
 from fusionvae_bench.errors import ResultError
-from fusionvae_bench.outputs import FORMATS, REPORTS, Format, check_output, report_format
+from fusionvae_bench.formats import FORMATS, REPORTS, Format, report_format
+from fusionvae_bench.outputs import check_output
 from fusionvae_bench.processes import device_of
 from fusionvae_bench.records import to_csv, to_eval_results, to_json
 from fusionvae_bench.rendering import to_latex_document

@@ -25,12 +25,12 @@ from fusionvae_bench.evaluate import (
     model_config,
     score_tiles,
 )
-from fusionvae_bench.outputs import RESULT, check_output
+from fusionvae_bench.outputs import check_output
 from fusionvae_bench.paper import NUM_SAMPLES
 from fusionvae_bench.per_image import per_image_path, read_per_image, write_per_image
 from fusionvae_bench.processes import device_of, processes_that_pay, score_in_processes, share_of
 from fusionvae_bench.rendering import to_markdown
-from fusionvae_bench.results import Result, read_result, write_result
+from fusionvae_bench.results import RESULT, Result, read_result, write_result
 from fusionvae_bench.rows import ROWS, row_title
 from fusionvae_bench.tables import score_tables
 from fusionvae_bench.tiles import TileStore
