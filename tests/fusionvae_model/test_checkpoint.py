@@ -5,6 +5,7 @@ import os
 import pickle
 import resource
 import shutil
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -70,6 +71,46 @@ def test_training_is_remembered(folder, tiny_model):
     assert read_training_summary(folder) is None  # of what stood there before
 
 
+def test_what_json_has_no_number_for_is_null(folder, tiny_model):
+    tiny_model.save_pretrained(folder, training={"gap": float("nan"), "all": [1.5, float("inf")]})
+    assert json.loads((folder / "training.json").read_text(), parse_constant=pytest.fail) == {
+        "gap": None,
+        "all": [1.5, None],
+    }
+
+
+def nested(values):
+    values["itself"] = values
+    return values
+
+
+@pytest.mark.parametrize("training", [{"path": Path()}, {1: {(2,): 3}}, nested({})])
+def test_what_is_no_json_is_refused_before_anything_is_written(training, tiny_model, tmp_path):
+    with pytest.raises(FusionVAEError, match="training cannot be stored as JSON"):
+        tiny_model.save_pretrained(tmp_path / "model", training=training)
+    assert not (tmp_path / "model").exists()
+
+
+def test_weights_that_could_not_be_loaded_are_not_saved(folder, tiny_model):
+    before = contents(folder)
+    with torch.no_grad():
+        tiny_model.walk.h[0] = torch.nan
+    with pytest.raises(FusionVAEError, match=r"walk\.h holds NaN or infinite values"):
+        tiny_model.save_pretrained(folder)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("config.json", '{"mine": 1}'), ("config.json", "not JSON"), ("README.md", "# Mine"), ("training.json", "{}")],
+)
+def test_files_that_are_no_models_are_not_replaced(name, text, tiny_model, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(FusionVAEError, match=f"{name} is no part of a model of this package"):
+        tiny_model.save_pretrained(tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, text)]
+
+
 def rewrite_json(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
@@ -98,6 +139,7 @@ WRONGS = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
     "config cut": (lambda f: (f / "config.json").write_text('{"format'), "config.json is not readable JSON"),
     "config in binary": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), "config.json is not readable JSON"),
+    "config nested": (lambda f: (f / "config.json").write_text("[" * 200_000), "config.json is not readable JSON"),
     "config a list": (lambda f: (f / "config.json").write_text("[1]"), "config.json holds a list"),
     "weights empty": (lambda f: (f / "model.safetensors").write_bytes(b""), "not a readable safetensors file"),
     "weights cut": (

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -90,3 +91,14 @@ def test_training_ranges():
 def test_values_of_another_type_are_refused(changes):
     with pytest.raises(FusionVAEError, match=f"{next(iter(changes))}=.*expected"):
         ModelConfig.from_dict({**PRESETS["fusion-mnist"].model.to_dict(), **changes})
+    with pytest.raises(FusionVAEError, match=f"{next(iter(changes))}=.*expected"):
+        dataclasses.replace(PRESETS["fusion-mnist"].model, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"every_k": "no"}, {"batch_size": 2.5}, {"seed": 1.5}, {"max_inputs": True}, {"learning_rate": math.inf}],
+)
+def test_training_settings_of_another_type_are_refused(changes):
+    with pytest.raises(FusionVAEError, match=f"{next(iter(changes))}=.*expected"):
+        dataclasses.replace(PRESETS["fusion-mnist"].train, **changes)

@@ -108,13 +108,18 @@ def test_batch_larger_than_the_data(data):
 
 
 def test_images_of_another_size(data, tiny_model):
-    with pytest.raises(
-        FusionVAEError, match=r"shape \[1, 32, 32\]; the model expects \[1, 16, 16\]: choose the preset"
-    ):
+    remedy = "take the preset fusion-mnist or .*, or add --set image_size=32 --set nll_size=32 --set channels=1$"
+    with pytest.raises(FusionVAEError, match=rf"shape \[1, 32, 32\]; the model expects \[1, 16, 16\]: {remedy}"):
         data.check_fits(tiny_model.config)
     data.check_fits(dataclasses.replace(tiny_model.config, image_size=32))
     with pytest.raises(FusionVAEError, match=r"expects \[3, 32, 32\]"):
         data.check_fits(dataclasses.replace(tiny_model.config, image_size=32, channels=3))
+
+
+def test_a_side_that_cannot_be_halved_so_often(data, tiny_model):
+    data.shape = (30, 30, 1)
+    with pytest.raises(FusionVAEError, match=r"a side that is a multiple of 4 pixels$"):
+        data.check_fits(tiny_model.config)
 
 
 def foreign(path):
@@ -178,7 +183,7 @@ def test_objects_are_laid_over_targets_as_the_model_sees_them(channels, objects_
     assert data.targets.shape == (12, c, 128, 128)
     assert data.occluders.shape == (12, c + 1, 50, 50)
     data.check_fits(dataclasses.replace(preset_model("fusion-tless-small"), channels=c))
-    with pytest.raises(FusionVAEError, match="choose the preset"):
+    with pytest.raises(FusionVAEError, match=f"channels={c}" + " --set likelihood=logistic-mixture" * (c == 3)):
         data.check_fits(preset_model("fusion-celeba-small" if c == 1 else "fusion-tless-small"))
     batch, again = (data.batch(5, 6, max_inputs=3, num_inputs=3) for _ in range(2))
     assert batch.target.shape == (6, c, 64, 64)

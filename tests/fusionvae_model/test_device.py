@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from fusion_datasets.spec import BENCHMARKS
 from fusion_datasets.torch.rendering import render_inputs, render_targets
+from fusionvae_model import FusionVAE
 
 META = torch.device("meta")
 
@@ -103,7 +104,8 @@ def test_batches_are_rendered_on_the_device(spec, without_numbers):
     assert rendered.masks.is_meta
 
 
-def test_a_model_samples_and_scores_on_the_device(tiny_model, without_numbers):
+def test_a_model_samples_and_scores_on_the_device(tiny_model, without_numbers, monkeypatch):
+    monkeypatch.setattr(FusionVAE, "_check_range", lambda *_: None)  # the one look at its values that a call takes
     models = [model.to(META) for model in (tiny_model.eval().folded(), tiny_model)]
     without_numbers.sets_up = False
     target, inputs = torch.rand(2, 1, 16, 16, device=META), torch.rand(2, 3, 1, 16, 16, device=META)

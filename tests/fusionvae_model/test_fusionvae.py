@@ -6,7 +6,7 @@ import pytest
 import torch
 from plain import plain_log_weights
 
-from fusionvae_model import FusionVAE, FusionVAEError
+from fusionvae_model import FusionVAE, FusionVAEError, build_model
 from fusionvae_model.aggregation import InputSet
 from fusionvae_model.distributions import normal_kl
 from fusionvae_model.hierarchy import draw_from_posterior, draw_from_prior, fixed_latents, log_density_ratio
@@ -147,7 +147,24 @@ def test_many_samples_do_not_change_their_shape_in_chunks(tiny_model, images, mo
         (lambda m, y, x: m.sample(x, temperature=-0.1), "temperature is -0.1; expected a finite number"),
         (lambda m, y, x: m.sample(x, batch_size=3), "inputs have shape"),
         (lambda m, y, x: m.log_importance_weights(y, x, num_samples=1, num_inputs=(4,)), "num_inputs is"),
-        (lambda m, y, x: m.decode([y]), "groups of latents"),
+        (lambda m, y, x: m.decode([y]), r"got latents of shapes \[\[4, 1, 16, 16\]\]; expected 3 groups of"),
+        (lambda m, y, x: m.decode([]), r"got latents of shapes \[\]; expected 3 groups of"),
+        (lambda m, y, x: m.sample(255 * x), r"the inputs: got values from .* to 25.*; expected \[0, 1\]: divide"),
+        (lambda m, y, x: m.sample(x * torch.nan), "the inputs: got values from nan to nan"),
+        (lambda m, y, x: m.log_importance_weights(2 * y - 1, x, num_samples=1), "the target: got values from -"),
+        (lambda m, y, x: m.log_importance_weights(y, x - 0.01, num_samples=1), "the inputs: got values from -0.0"),
+        (lambda m, y, x: m.sample(x.numpy()), "the inputs: got a ndarray; expected a tensor"),
+        (lambda m, y, x: m.elbo(y, None), "the inputs: got a NoneType; expected a tensor"),
+        (lambda m, y, x: m.elbo(y.tolist(), x), "the target: got a list; expected a tensor"),
+        (lambda m, y, x: m.sample(x.to("meta")), "the inputs: got images on meta; this model is on cpu"),
+        (lambda m, y, x: m.sample(x, num_samples=2.0), "num_samples is 2.0; expected a whole number"),
+        (lambda m, y, x: m.sample(batch_size=-1), "batch_size is -1; expected at least 1"),
+        (lambda m, y, x: m.sample(x, others=y), "others is one tensor"),
+        (lambda m, y, x: m.sample(x, generator=0), "got 0 as generator; expected a torch.Generator"),
+        (lambda m, y, x: m.log_importance_weights(y, x, num_samples=1, num_inputs=2), "num_inputs is 2; expected sev"),
+        (lambda m, y, x: type(m)("fusion-mnist"), "got 'fusion-mnist' as the architecture of a FusionVAE"),
+        (lambda m, y, x: type(m).from_pretrained("fusion-mnist", device="cpo"), "got device 'cpo'; expected one that"),
+        (lambda m, y, x: build_model(m.config, posterior="xy"), "a complete configuration says which posterior"),
         (lambda m, y, x: type(m).from_preset("fusion-moon"), "unknown preset"),
         (lambda m, y, x: m.elbo((255 * y).byte(), x), r"the target: got images of type torch.uint8; .* / 255"),
         (lambda m, y, x: m.sample((255 * x).byte()), r"the inputs: got images of type torch.uint8"),
@@ -186,3 +203,29 @@ def test_cuda_agrees_with_the_cpu(tiny_model, images):
     on_gpu = tiny_model.cuda().decode([z.cuda() for z in latents]).cpu()
     torch.testing.assert_close(on_cpu, on_gpu, rtol=1e-3, atol=1e-4)
     assert tiny_model.elbo(target.cuda(), inputs.cuda()).isfinite().all()
+
+
+def test_a_shade_beyond_the_range_is_rounding(tiny_model, images):
+    target, inputs = images
+    inputs[0, 0, 0, 0, :2] = torch.tensor([-0.0019, 1.0019])
+    assert tiny_model.sample(inputs, generator=noise()).isfinite().all()
+    target[0, 0, 0, 0] = 1.0019
+    assert tiny_model.log_importance_weights(target, inputs, num_samples=2, generator=noise()).isfinite().all()
+
+
+def test_threads_share_a_model_in_eval_mode(tiny_model, images, monkeypatch):
+    """Nothing is switched where nothing has to be; parts in training are, and back."""
+    tiny_model.eval()
+    switched = []
+    monkeypatch.setattr(torch.nn.Module, "train", lambda module, mode=True: switched.append(module))
+    tiny_model.sample(images[1])
+    tiny_model.walk.groups[0].training = True
+    tiny_model.sample(images[1])
+    assert not switched
+    assert [module for module in tiny_model.modules() if module.training] == [tiny_model.walk.groups[0]]
+
+
+def test_hypotheses_of_a_deterministic_model_are_tensors_of_their_own():
+    hypotheses = build_model("fcn", preset="fusion-mnist-small").sample(torch.rand(1, 2, 1, 32, 32), num_samples=3)
+    hypotheses[:, 0] = 0
+    assert (hypotheses[:, 1:] > 0).all()

@@ -519,6 +519,11 @@ def test_a_training_from_trained_weights_resumes(quick_train, finished_run, tmp_
     assert_same_run(output, tmp_path / "whole")
 
 
+def test_which_pixels_are_scored_is_no_matter_of_weights(quick_train, finished_run, tmp_path):
+    quick_train(tmp_path / "run", initial_weights=finished_run, overrides=("nll_size=32",))
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["model"]["nll_size"] == 32
+
+
 def test_weights_of_another_architecture_are_no_start(quick_train, finished_run, tmp_path):
     with pytest.raises(FusionVAEError, match=r"another architecture .*latent_channels 2 there, 3 here.*--init"):
         quick_train(tmp_path / "run", initial_weights=finished_run, overrides=["latent_channels=3"])

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from fusionvae_bench.errors import ResultError
 from fusionvae_bench.metrics import mean_and_standard_error
 from fusionvae_bench.per_image import read_per_image, shared_images
-from fusionvae_bench.results import AVERAGE, Result, read_result, without_nan
+from fusionvae_bench.results import AVERAGE, Result, read_result
+from fusionvae_model.checkpoint import without_nan
 
 CONFIDENCE = 0.95
 

@@ -18,6 +18,7 @@ from fusionvae_bench.atomic import write_atomically
 from fusionvae_bench.errors import ResultError
 from fusionvae_bench.outputs import Kind, check_output
 from fusionvae_bench.tiles import Scores
+from fusionvae_model.checkpoint import without_nan
 
 FORMAT = "fusionvae-bench result"
 FORMAT_VERSION = 1
@@ -271,22 +272,11 @@ def _read_object(path: Path) -> dict[str, Any]:
         raise ResultError(
             f"{path} cannot be read: {error.strerror or error}; expected a result file of `fusion-bench run`"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ResultError(f"{path} is not JSON ({error}); expected a result file of `fusion-bench run`") from error
     if not isinstance(document, dict):
         raise ResultError(f"{path} holds a {type(document).__name__}, expected one JSON object")
     return document
-
-
-def without_nan(value: Any) -> Any:
-    """Return a JSON value in which null stands for each number that JSON cannot hold."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(item) for item in value]
-    return value
 
 
 def _check(result: Result) -> None:

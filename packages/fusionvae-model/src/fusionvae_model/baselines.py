@@ -136,7 +136,7 @@ class FCN(FusionModel):
             FusionVAEError: If a shape does not fit the model.
         """
         inputs = self._inputs_to_sample(inputs, batch_size, num_samples)
-        return self._output(inputs).mean[:, None].expand(-1, num_samples, -1, -1, -1)
+        return self._output(inputs).mean[:, None].repeat(1, num_samples, 1, 1, 1)
 
     def _output(self, inputs: Tensor) -> Likelihood:
         _, (context,) = self._encode(None, inputs, (inputs.shape[1],))

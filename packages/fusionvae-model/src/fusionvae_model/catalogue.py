@@ -7,6 +7,7 @@ import torch
 from fusionvae_model.baselines import CVAE, FCN
 from fusionvae_model.checkpoint import model_folder, read_config
 from fusionvae_model.config import ModelConfig, preset_model
+from fusionvae_model.errors import FusionVAEError
 from fusionvae_model.fusionvae import FusionVAE
 from fusionvae_model.model import FusionModel
 
@@ -29,8 +30,14 @@ def build_model(
         aggregation: One of :data:`~fusionvae_model.config.AGGREGATIONS`, for FusionVAE.
 
     Raises:
-        FusionVAEError: If a name is unknown, or the kind has no such posterior or aggregation.
+        FusionVAEError: If a name is unknown, the kind has no such posterior or aggregation, or they are given beside a
+            configuration.
     """
+    if isinstance(kind, ModelConfig) and (posterior or aggregation):
+        raise FusionVAEError(
+            "a complete configuration says which posterior and aggregation; change it by dataclasses.replace, or build "
+            "by the name of a kind"
+        )
     if not isinstance(kind, ModelConfig):
         kind = preset_model(preset, kind=kind, posterior=posterior, aggregation=aggregation)
     return _CLASSES[kind.kind](kind)

@@ -1,6 +1,7 @@
 """Models as folders: config.json, model.safetensors and a model card. Reading one never runs foreign code."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TRAINING_FILE = "training.json"
 CARD_FILE = "README.md"
+_CARD_BEGINNING = "---\nlibrary_name: fusionvae-model\n"
 BOX = Path(__file__).parent / "weights"
 """Trained models that are installed with the package, one folder each."""
 
@@ -46,16 +48,44 @@ def write_pretrained(
         tensors: Parameters and buffers by name.
         num_parameters: For the model card.
         training: Summary of the training, or ``None``.
+
+    Raises:
+        FusionVAEError: Before anything is written, if a weight is not finite, ``training`` is no JSON, or the folder
+            holds files of the same names that are no model's; and if the disk refuses.
     """
+    _check_replaceable(folder)
+    if (name := first_non_finite(tensors)) is not None:
+        raise FusionVAEError(f"{name} holds NaN or infinite values, with which no model could be loaded; mend it first")
+    header = {"format": FORMAT, "format_version": FORMAT_VERSION, "created_with": __version__}
+    try:
+        described = {CONFIG_FILE: {**header, "model": config.to_dict()}, TRAINING_FILE: without_nan(training)}
+        written = {name: _json(values) for name, values in described.items() if values is not None}
+    except (TypeError, ValueError, RecursionError) as error:
+        raise FusionVAEError(f"training cannot be stored as JSON ({error}); state it in text and numbers") from error
     if training is None:
         with stated_failure(folder / TRAINING_FILE):
             (folder / TRAINING_FILE).unlink(missing_ok=True)  # of another model that stood here
     write_tensors(folder / WEIGHTS_FILE, tensors)
-    header = {"format": FORMAT, "format_version": FORMAT_VERSION, "created_with": __version__}
-    write_json(folder / CONFIG_FILE, {**header, "model": config.to_dict()})
+    write_file(folder / CONFIG_FILE, written[CONFIG_FILE])
     write_file(folder / CARD_FILE, _model_card(config, num_parameters, training).encode())
     if training is not None:  # last of all: where it stands, the model is finished
-        write_json(folder / TRAINING_FILE, training)
+        write_file(folder / TRAINING_FILE, written[TRAINING_FILE])
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Check that what a model's files would replace are a model's."""
+    config, card = folder / CONFIG_FILE, folder / CARD_FILE
+    try:
+        ours = config.is_file() and read_json(config).get("format") == FORMAT
+    except FusionVAEError:
+        ours = False
+    foreign = [path for path in (config, folder / TRAINING_FILE) if path.exists() and not ours]
+    if card.exists() and not card.read_bytes().startswith(_CARD_BEGINNING.encode()):
+        foreign.append(card)
+    if foreign:
+        raise FusionVAEError(
+            f"{foreign[0]} is no part of a model of this package and would be lost; choose a new folder"
+        )
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -138,7 +168,22 @@ def first_non_finite(tensors: dict[str, Tensor]) -> str | None:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write JSON, atomically."""
-    write_file(path, (json.dumps(values, indent=2, sort_keys=False) + "\n").encode())
+    write_file(path, _json(values))
+
+
+def _json(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2, sort_keys=False) + "\n").encode()
+
+
+def without_nan(value: Any) -> Any:
+    """Return a JSON value in which null stands for each number that JSON cannot hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(item) for item in value]
+    return value
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -151,7 +196,7 @@ def read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FusionVAEError(f"{path} is missing; expected a folder written by fusionvae train") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FusionVAEError(f"{path} is not readable JSON ({error}); copy it again or train anew") from error
     if not isinstance(values, dict):
         raise FusionVAEError(f"{path} holds a {type(values).__name__}; expected a JSON object")
@@ -165,8 +210,7 @@ def _model_card(config: ModelConfig, num_parameters: int, training: dict[str, An
     )
     latents = f"{scales}, {config.latent_channels} channels each" if scales else "none: its output is deterministic"
     lines = [
-        "---",
-        "library_name: fusionvae-model",
+        *_CARD_BEGINNING.splitlines(),
         "license: apache-2.0",
         "tags: [image-fusion, variational-autoencoder, uncertainty]",
         "---",

@@ -29,15 +29,16 @@ class _Config:
                 f"{', '.join(sorted(names))}: was it written by another version of fusionvae-model?"
             )
         tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-            value = tuples.get(field.name)
-            if field.name in tuples and not _is_a(value, field.type):
-                kind = getattr(field.type, "__name__", field.type)
-                raise FusionVAEError(f"the configuration has {field.name}={value!r}; expected {kind}")
         try:
             return cls(**tuples)
         except TypeError as error:
             raise FusionVAEError(f"the configuration is incomplete: {error}") from error
+
+    def _check_types(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            if not _is_a(value := getattr(self, field.name), field.type):
+                kind = getattr(field.type, "__name__", field.type)
+                raise FusionVAEError(f"the configuration has {field.name}={value!r}; expected {kind}")
 
 
 def _is_a(value: Any, kind: Any) -> bool:
@@ -147,6 +148,7 @@ class ModelConfig(_Config):
 
     def __post_init__(self) -> None:
         """Check that the pieces fit together."""
+        self._check_types()
         row = model_kind(self.kind)
         for name, value, possible in (
             ("posterior", self.posterior, row.posteriors),
@@ -297,6 +299,7 @@ class TrainConfig(_Config):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        self._check_types()
         for name in ("epochs", "batch_size", "importance_samples"):
             if getattr(self, name) < 1:
                 raise FusionVAEError(f"{name} is {getattr(self, name)}; expected at least 1")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusionvae_model.config import ModelConfig
+from fusionvae_model.config import PRESETS, ModelConfig
 from fusionvae_model.errors import FusionVAEError
 
 try:
@@ -17,10 +17,28 @@ try:
     from fusion_datasets.torch import occluder_pool, render_inputs, render_targets
 except ImportError as error:  # the light core does without
     raise FusionVAEError(
-        "training needs the package fusion-datasets; install it with: pip install 'fusionvae-model[train]'"
+        "training needs the package fusion-datasets with its extra torch; install it, in a checkout of this project "
+        "by: pip install 'packages/fusion-datasets[torch]'"
     ) from error
 
 ROWS_AT_ONCE = 1000
+
+
+def _remedy(shape: tuple[int, int, int], config: ModelConfig) -> str:
+    """What to do so that a model takes images of a shape ``(c, h, w)``."""
+    channels, height, width = shape
+    if height != width or height % (1 << config.halvings):
+        return f"build the data with a side that is a multiple of {1 << config.halvings} pixels"
+    fitting = [
+        name
+        for name, preset in PRESETS.items()
+        if (preset.model.channels, preset.model.image_size, preset.model.image_size) == shape
+    ]
+    preset = f"take the preset {' or '.join(fitting)}, or " if fitting else ""
+    settings: dict[str, int | str] = {"image_size": height, "nll_size": height, "channels": channels}
+    if channels > config.channels:
+        settings["likelihood"] = "logistic-mixture"
+    return f"{preset}add {' '.join(f'--set {name}={value}' for name, value in settings.items())}"
 
 
 @dataclass(frozen=True)
@@ -80,8 +98,7 @@ class TrainingSet:
         got, expected = (channels, height, width), (config.channels, config.image_size, config.image_size)
         if got != expected:
             raise FusionVAEError(
-                f"the data has images of shape {list(got)}; the model expects {list(expected)}: choose the preset "
-                f"of {self.description['benchmark']} or other data"
+                f"the data has images of shape {list(got)}; the model expects {list(expected)}: {_remedy(got, config)}"
             )
         if config.modalities:
             raise FusionVAEError(

@@ -36,6 +36,21 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def usable_device(device: torch.device | str) -> torch.device:
+    """Return a device by any name that PyTorch has for it.
+
+    Raises:
+        FusionVAEError: If there is no such device.
+    """
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise FusionVAEError(f"got device {device!r}; expected one that PyTorch knows, such as cpu or cuda") from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise FusionVAEError(f"got device {device!r}, but PyTorch sees no CUDA device; use cpu")
+    return found
+
+
 def device_name(device: torch.device) -> str:
     """Return what a reader of a result wants to know about the device."""
     if device.type == "cuda":

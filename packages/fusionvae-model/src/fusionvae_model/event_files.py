@@ -28,7 +28,7 @@ class EventFiles:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise FusionVAEError(
-                "event files need the package tensorboard; install it with: pip install 'fusionvae-model[train]'"
+                "event files need the package tensorboard; install it with: pip install tensorboard"
             ) from error
         shutil.rmtree(folder, ignore_errors=True)
         with stated_failure(folder):

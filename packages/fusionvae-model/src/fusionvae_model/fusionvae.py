@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from itertools import groupby
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -67,11 +67,12 @@ class FusionVAE(FusionModel):
     ) -> Bound:
         """Return both sides of the bound for ``z ~ q``; differentiable.
 
-        The draws and the likelihood do not depend on the inputs, so one pass serves every number of inputs.
+        The draws of ``q(z | y)`` and the likelihood do not depend on the inputs, so one pass serves every number of
+        inputs.
 
         Args:
-            target: ``y``, ``[b, c, h, w]`` in [0, 1].
-            inputs: ``x_1 … x_k``, ``[b, k, c, h, w]`` in [0, 1], ``k ≥ 0``.
+            target: ``y``, ``[b, c, h, w]`` in [0, 1], which is not looked at: training never waits for the device.
+            inputs: ``x_1 … x_k``, ``[b, k, c, h, w]`` likewise, ``k ≥ 0``.
             num_inputs: Numbers of inputs over whose bounds the mean is taken, each of the first so many inputs, all
                 with the same draws. All inputs by default; several need ``q(z | y)``.
             num_samples: Draws ``K`` for each image; more than one are weighted as well.
@@ -79,7 +80,8 @@ class FusionVAE(FusionModel):
             generator: Source of the noise.
 
         Raises:
-            FusionVAEError: If a shape does not fit the model, or more inputs are scored than given.
+            FusionVAEError: If a shape does not fit the model, more inputs are scored than given, or several numbers of
+                them for ``q(z | x, y)``.
         """
         self._check_target(target)
         self._check_inputs(inputs, batch_size=len(target))
@@ -202,13 +204,15 @@ class FusionVAE(FusionModel):
             ``[b, S, c, h, w]`` in [0, 1].
 
         Raises:
-            FusionVAEError: If a shape does not fit the model, or the temperature is out of range.
+            FusionVAEError: If a shape does not fit the model, or a value or the temperature is out of range.
         """
+        _check_is_several(others)
         if batch_size is None and others:
             batch_size = len(others[0])
         if not 0 <= temperature < math.inf:
             raise FusionVAEError(f"temperature is {temperature}; expected a finite number, 0 or more")
         inputs = self._inputs_to_sample(inputs, batch_size, num_samples)
+        self._check_range_of_others(others)
         of_others = self._encode_others(others, batch_size=len(inputs))
         _, (context,) = self._encode(None, inputs, (inputs.shape[1],), of_others)
         means = []
@@ -252,11 +256,15 @@ class FusionVAE(FusionModel):
             Nats over the centre square of ``config.nll_size`` pixels: ``[b, S]``, or ``[b, len(num_inputs), S]``.
 
         Raises:
-            FusionVAEError: If a shape does not fit the model, or more inputs are scored than given.
+            FusionVAEError: If a shape does not fit the model, a value is out of range, or more inputs are scored than
+                given.
         """
         self._check_target(target)
         self._check_inputs(inputs, batch_size=len(target))
         self._check_num_samples(num_samples)
+        self._check_range("the target", target)
+        self._check_range("the inputs", inputs)
+        self._check_range_of_others(others)
         sizes = self._sizes(num_inputs, inputs)
         if len(sizes) > 1 and self.config.posterior == "xy":
             return self._separate_log_weights(target, inputs, num_samples, sizes, others, generator)
@@ -283,6 +291,8 @@ class FusionVAE(FusionModel):
     @staticmethod
     def _sizes(num_inputs: Sequence[int] | None, inputs: Tensor) -> tuple[int, ...]:
         """Return the numbers of inputs to score, checked."""
+        if num_inputs is not None and not isinstance(num_inputs, Sequence):
+            raise FusionVAEError(f"num_inputs is {num_inputs!r}; expected several numbers, such as (0, 1, 2, 3)")
         sizes = (inputs.shape[1],) if num_inputs is None else tuple(num_inputs)
         if not sizes or min(sizes) < 0 or max(sizes) > inputs.shape[1]:
             raise FusionVAEError(
@@ -322,16 +332,31 @@ class FusionVAE(FusionModel):
 
         Returns:
             ``[b, c, h, w]`` in [0, 1].
+
+        Raises:
+            FusionVAEError: If a shape does not fit the model, or a value of the inputs is out of range.
         """
-        if len(latents) != self.config.num_groups:
-            raise FusionVAEError(f"got {len(latents)} groups of latents; expected {self.config.num_groups}")
+        config, batch_size = self.config, len(latents[0]) if len(latents) else 0
+        scales = enumerate(config.latents_per_scale)
+        sides = [config.coarsest_side << scale for scale, count in scales for _ in range(count)]
+        got = [list(of_group.shape) for of_group in latents]
+        if not batch_size or got != [[batch_size, config.latent_channels, side, side] for side in sides]:
+            raise FusionVAEError(
+                f"got latents of shapes {got}; expected {config.num_groups} groups of "
+                f"{[['b', config.latent_channels, side, side] for side in sides]}"
+            )
         inputs = self._inputs_to_sample(inputs, len(latents[0]), 1)
         _, (context,) = self._encode(None, inputs, (inputs.shape[1],))
         walk = self.walk(fixed_latents(latents), batch_size=len(latents[0]), contexts=[context])
         return self._likelihood(walk, context).mean
 
+    def _check_range_of_others(self, others: Sequence[Tensor]) -> None:
+        for images in others:
+            self._check_range("the inputs of a further modality", images)
+
     def _encode_others(self, others: Sequence[Tensor], *, batch_size: int) -> list[list[Tensor]]:
         """Return, for each further modality with inputs, its features of every group, ``[b, n, C_l, h_l, w_l]``."""
+        _check_is_several(others)
         channels, size = self.config.modalities, self.config.image_size
         expected = [(batch_size, c, size, size) for c in channels]
         got = [tuple(images.shape[:1] + images.shape[2:]) for images in others]
@@ -376,6 +401,11 @@ def _mean_kl(step: LatentStep) -> Tensor:
     assert step.posterior is not None
     kl = [normal_kl(step.posterior, prior).flatten(1).sum(dim=1) for prior in step.priors]
     return kl[0] if len(kl) == 1 else torch.stack(kl).mean(dim=0)
+
+
+def _check_is_several(others: Any) -> None:
+    if isinstance(others, Tensor):
+        raise FusionVAEError(f"others is one tensor {list(others.shape)}; expected one for each modality: others=[…]")
 
 
 def _for_samples(context: Context, count: int) -> list[InputSet | None]:

@@ -47,7 +47,11 @@ class InitialWeights:
         folder = model_folder(weights)
         stored, tensors = read_pretrained(folder)
         theirs, ours = stored.to_dict(), config.to_dict()
-        others = [f"{name} {theirs[name]} there, {ours[name]} here" for name in ours if theirs[name] != ours[name]]
+        others = [
+            f"{name} {theirs[name]} there, {ours[name]} here"
+            for name in ours
+            if theirs[name] != ours[name] and name != "nll_size"  # which pixels are scored is no matter of weights
+        ]
         if others:
             raise FusionVAEError(
                 f"the weights in {weights} are of another architecture ({'; '.join(others)}); choose the preset and "

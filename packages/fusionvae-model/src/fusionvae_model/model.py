@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fusionvae_model.aggregation import Aggregation, InputSet
 from fusionvae_model.checkpoint import model_folder, read_pretrained, write_pretrained
 from fusionvae_model.config import ModelConfig, preset_model
+from fusionvae_model.device import usable_device
 from fusionvae_model.errors import FusionVAEError
 from fusionvae_model.folding import fold_batch_norm
 from fusionvae_model.layers import Cells
@@ -41,25 +42,32 @@ class Bound:
         return self.log_likelihood - self.kl.sum(dim=1) if self.weighted is None else self.weighted
 
 
+_HALF_A_LEVEL = 0.5 / 255
+"""So far beyond [0, 1] values may lie: they round to a level of 8 bits."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def inference(method: Callable[P, R]) -> Callable[P, R]:
-    """Run a method without gradients and in eval mode, where batch norm does not mix images."""
+    """Run a method without gradients and in eval mode, where batch norm does not mix images.
+
+    A model that is in eval mode already is left alone, so that several threads may share it.
+    """
 
     @wraps(method)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         model = args[0]
         assert isinstance(model, nn.Module)
-        modes = [(module, module.training) for module in model.modules()]
-        model.eval()
+        in_training = [module for module in model.modules() if module.training]  # parts may be frozen
+        for module in in_training:
+            module.training = False
         try:
             with torch.no_grad():
                 return method(*args, **kwargs)
         finally:
-            for module, was_training in modes:  # parts may be frozen
-                module.training = was_training
+            for module in in_training:
+                module.training = True
 
     return run
 
@@ -83,6 +91,11 @@ class FusionModel(nn.Module, ABC):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        if not isinstance(config, ModelConfig):
+            raise FusionVAEError(
+                f"got {config!r:.60} as the architecture of a {type(self).__name__}; expected a ModelConfig: "
+                "from_preset and from_pretrained find one by name"
+            )
         if config.kind not in self.kinds:
             raise FusionVAEError(
                 f"{type(self).__name__} builds {' and '.join(self.kinds)}, not {config.kind}; "
@@ -107,8 +120,10 @@ class FusionModel(nn.Module, ABC):
             device: Where the model goes.
 
         Raises:
-            FusionVAEError: If the folder holds no model, one of another class, or one of another version.
+            FusionVAEError: If the folder holds no model, one of another class, or one of another version, or there is
+                no such device.
         """
+        where = usable_device(device)
         config, tensors = read_pretrained(model_folder(folder))
         model = cls(config)
         try:
@@ -116,7 +131,7 @@ class FusionModel(nn.Module, ABC):
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
             raise FusionVAEError(f"the weights in {folder} do not fit their own config.json: {reason}") from error
-        return model.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        return model.to(where).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     def save_pretrained(self, folder: str | Path, *, training: dict[str, Any] | None = None) -> None:
         """Write config.json, model.safetensors and a model card, each whole or not at all.
@@ -126,7 +141,8 @@ class FusionModel(nn.Module, ABC):
             training: What to remember of the training (:mod:`fusionvae_model.training` fills it in).
 
         Raises:
-            FusionVAEError: If this is a folded copy, or the disk refuses.
+            FusionVAEError: If this is a folded copy, a weight is not finite, ``training`` is no JSON, the folder holds
+                files of the same names that are no model's, or the disk refuses.
         """
         if self.is_folded:
             raise FusionVAEError("a folded copy cannot be saved; save the model that it was made from")
@@ -225,15 +241,20 @@ class FusionModel(nn.Module, ABC):
     def _inputs_to_sample(self, inputs: Tensor | None, batch_size: int | None, num_samples: int) -> Tensor:
         """Check what :meth:`sample` was asked for; return its inputs, of which there may be none."""
         size = self.config.image_size
+        if batch_size is not None and batch_size < 1:
+            raise FusionVAEError(f"batch_size is {batch_size}; expected at least 1")
         if inputs is None:
             shape = (1 if batch_size is None else batch_size, 0, self.config.channels, size, size)
             inputs = torch.empty(shape, device=self.device)
+        _check_is_tensor("the inputs", inputs)
         self._check_inputs(inputs, batch_size=len(inputs) if batch_size is None else batch_size)
         self._check_num_samples(num_samples)
+        self._check_range("the inputs", inputs)
         return inputs
 
     def _check_target(self, target: Tensor) -> None:
         expected = (self.config.channels, self.config.image_size, self.config.image_size)
+        _check_is_tensor("the target", target)
         if target.ndim != 4 or tuple(target.shape[1:]) != expected:
             raise FusionVAEError(
                 f"the target has shape {list(target.shape)}; this model expects [b, {', '.join(map(str, expected))}]"
@@ -242,6 +263,7 @@ class FusionModel(nn.Module, ABC):
 
     def _check_inputs(self, inputs: Tensor, *, batch_size: int) -> None:
         expected = (self.config.channels, self.config.image_size, self.config.image_size)
+        _check_is_tensor("the inputs", inputs)
         if inputs.ndim != 5 or len(inputs) != batch_size or tuple(inputs.shape[2:]) != expected:
             raise FusionVAEError(
                 f"the inputs have shape {list(inputs.shape)}; this model expects "
@@ -250,15 +272,38 @@ class FusionModel(nn.Module, ABC):
         self._check_numbers("the inputs", inputs)
 
     def _check_numbers(self, name: str, images: Tensor) -> None:
-        own = next(self.parameters()).dtype
-        if images.numel() and images.dtype != own:
+        own = next(self.parameters())
+        if images.numel() and images.dtype != own.dtype:
             raise FusionVAEError(
-                f"{name}: got images of type {images.dtype}; this model expects {own} in [0, 1]: convert them, 8-bit "
-                "ones by images.float() / 255"
+                f"{name}: got images of type {images.dtype}; this model expects {own.dtype} in [0, 1]: convert them, "
+                "8-bit ones by images.float() / 255"
+            )
+        if images.device != own.device:
+            raise FusionVAEError(
+                f"{name}: got images on {images.device}; this model is on {own.device}: move one of them by .to(…)"
             )
         if not len(images):
             raise FusionVAEError(f"{name}: got a batch of no images; expected at least one")
 
+    def _check_range(self, name: str, images: Tensor) -> None:
+        """Look at every value, for which a GPU is waited for: not for the steps of a training."""
+        if not images.numel():
+            return
+        low, high = torch.stack(torch.aminmax(images.detach())).tolist()
+        if not (low >= -_HALF_A_LEVEL and high <= 1 + _HALF_A_LEVEL):  # NaN fails both
+            raise FusionVAEError(
+                f"{name}: got values from {low:.4g} to {high:.4g}; expected [0, 1]: divide 8-bit levels by 255, undo a "
+                "normalisation, or clamp what interpolation overshot"
+            )
+
     def _check_num_samples(self, num_samples: int) -> None:
-        if num_samples < 1:
-            raise FusionVAEError(f"num_samples is {num_samples}; expected at least 1")
+        if not isinstance(num_samples, int) or num_samples < 1:
+            raise FusionVAEError(f"num_samples is {num_samples!r}; expected a whole number, at least 1")
+
+
+def _check_is_tensor(name: str, images: Any) -> None:
+    if not isinstance(images, Tensor):
+        raise FusionVAEError(
+            f"{name}: got a {type(images).__name__}; expected a tensor: of an array by torch.from_numpy(…), and no "
+            "inputs as [b, 0, c, h, w]"
+        )

@@ -5,14 +5,25 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fusionvae_model.errors import FusionVAEError
+
 NoiseSource = torch.Generator | Callable[[Tensor], Tensor]
 """A generator, or a function from the means of one group (``[b, m, h, w]``) to standard normal noise of their shape."""
 
 
 def standard_normal(mean: Tensor, source: NoiseSource | None) -> Tensor:
-    """Return standard normal noise of the shape, type and device of the means ``[b, m, h, w]``."""
+    """Return standard normal noise of the shape, type and device of the means ``[b, m, h, w]``.
+
+    Raises:
+        FusionVAEError: If the source is none.
+    """
     if source is None or isinstance(source, torch.Generator):
         return torch.randn(mean.shape, generator=source, device=mean.device, dtype=mean.dtype)
+    if not callable(source):
+        raise FusionVAEError(
+            f"got {source!r:.60} as generator; expected a torch.Generator, which torch.Generator().manual_seed(…) "
+            "makes of a seed, or None"
+        )
     return source(mean)
 
 
