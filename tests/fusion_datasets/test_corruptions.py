@@ -249,10 +249,26 @@ def test_no_inputs_are_a_number_of_inputs() -> None:
     assert render_example(np.zeros((32, 32, 1), np.uint8), SPEC, 0, "test", 0, 0).inputs.shape == (0, 32, 32, 1)
 
 
-@pytest.mark.parametrize("target", [torch.zeros(1, 1, 32, 32, dtype=torch.uint8), torch.zeros(32, 32)])
+@pytest.mark.parametrize(
+    "target",
+    [
+        torch.zeros(1, 1, 32, 32, dtype=torch.uint8),
+        *(torch.zeros(shape) for shape in ((32, 32), (1, 28, 28), (2, 1, 28, 28), (2, 32, 32, 1), (2, 1, 64, 64))),
+    ],
+)
 def test_targets_of_another_kind_are_refused(target: torch.Tensor) -> None:
-    with pytest.raises(FusionDatasetsError, match="expected images in"):
+    with pytest.raises(FusionDatasetsError, match=r"FusionMNIST has them in .* \[b, c, 32, 32\]"):
         live.render_inputs(target, 3, SPEC, generator=torch_generator())
+    with pytest.raises(FusionDatasetsError, match=r"FusionMNIST has them in .* \[b, c, 32, 32\]"):
+        live.render_targets(target, SPEC, generator=torch_generator())
+    with pytest.raises(FusionDatasetsError, match="got -1 inputs"):
+        live.render_inputs(torch.zeros(1, 1, 32, 32), -1, SPEC, generator=torch_generator())
+
+
+def test_training_targets_come_larger_where_they_are_turned() -> None:
+    tless = BENCHMARKS["fusion-tless"]
+    with pytest.raises(FusionDatasetsError, match=r"FusionT-LESS has them in .* \[b, c, 128, 128\]"):
+        live.render_targets(torch.zeros(2, 1, 64, 64), tless, generator=torch_generator())
 
 
 @pytest.mark.cuda
@@ -270,11 +286,11 @@ def test_rendering_on_a_device_does_not_wait_for_it() -> None:
 
 def test_training_targets_are_flipped_half_of_the_time_where_the_benchmark_says_so() -> None:
     celeba = BENCHMARKS["fusion-celeba"]
-    stored = torch.rand(400, 3, 4, 4, generator=torch_generator())
+    stored = torch.rand(400, 3, 64, 64, generator=torch_generator())
     targets = live.render_targets(stored, celeba, generator=torch_generator())
     kept, flipped = ((targets == images).all(dim=(1, 2, 3)) for images in (stored, stored.flip(-1)))
     assert (kept ^ flipped).all()
     assert 160 < int(flipped.sum()) < 240
-    generator = torch_generator()
-    assert live.render_targets(stored, SPEC, generator=generator) is stored
+    generator, digits = torch_generator(), torch.rand(4, 1, 32, 32)
+    assert live.render_targets(digits, SPEC, generator=generator) is digits
     assert torch.equal(torch.rand(1, generator=generator), torch.rand(1, generator=torch_generator()))

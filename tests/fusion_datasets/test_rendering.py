@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from fusion_datasets import FusionDatasetsError
 from fusion_datasets.rendering import PRIMESENSE, REAL, Camera, Mesh, Pose, Scene, look_at, render_view, view_sphere
 from fusion_datasets.rendering.mesh import merged
 from fusion_datasets.rendering.occlusion import openness
+from fusion_datasets.rendering.photograph import develop
 
 FACES = [(0, 3, 2, 1), (4, 5, 6, 7), (0, 1, 5, 4), (1, 2, 6, 5), (2, 3, 7, 6), (3, 0, 4, 7)]
 
@@ -207,3 +209,33 @@ def test_objects_beyond_the_frame_are_cut_by_it(cube: Scene) -> None:
     aside = cube.render(Pose(np.eye(3), np.array([3000, 0, 700.0])))
     assert not aside.mask.any()
     assert not aside.image.any()
+
+
+SQUARE = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], float)
+
+
+@pytest.mark.parametrize(
+    ("vertices", "triangles", "said"),
+    [
+        (SQUARE, np.array([[0, 1, 2, 3]], np.int32), r"triangles as int32 \[1, 4\]; .* cut polygons into triangles"),
+        (SQUARE, np.array([[0.0, 1, 2]]), "triangles as float64"),
+        (SQUARE, [[0, 1, 2]], "triangles as a list"),
+        (SQUARE[:, :2], np.array([[0, 1, 2]]), r"vertices as float64 \[4, 2\]"),
+        (SQUARE.astype(str), np.array([[0, 1, 2]]), "vertices as <U"),
+    ],
+)
+def test_arrays_that_compiled_code_would_run_over_are_refused(vertices: Any, triangles: Any, said: str) -> None:
+    with pytest.raises(FusionDatasetsError, match=said):
+        Mesh(vertices, triangles)
+
+
+@pytest.mark.parametrize("view", [(float("nan"), 0), (91, 0), (0, float("inf")), (0, 0, 0), (0, 0, float("nan"))])
+def test_views_from_nowhere_are_refused(view: tuple[float, ...]) -> None:
+    with pytest.raises(FusionDatasetsError, match=r"got elevation .*expected degrees"):
+        look_at(*view)
+
+
+def test_noise_needs_a_generator() -> None:
+    light = np.ones((8, 8, 4), np.float32)
+    with pytest.raises(FusionDatasetsError, match="no generator was given"):
+        develop(light, REAL, None)

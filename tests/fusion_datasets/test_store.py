@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fusion_datasets import BENCHMARKS, FusionDataset, FusionDatasetsError
+from fusion_datasets.build import build_mnist
 from fusion_datasets.corruptions import render_example
 from fusion_datasets.flushing import Flusher
 from fusion_datasets.store import write_atomically
@@ -151,6 +152,28 @@ def test_closing_is_not_the_end(benchmark_file: Path) -> None:
     data.close()
 
 
+def test_a_file_that_was_replaced_is_not_taken_for_the_old_one(benchmark_file: Path, tmp_path: Path) -> None:
+    path, other = Path(shutil.copy(benchmark_file, tmp_path)), tmp_path / "other.h5"
+    build_mnist("stand-in", other, limit=5, progress=False)
+    data, open_one = FusionDataset(path), FusionDataset(path)
+    first = open_one[3].target
+    other.replace(path)
+    assert np.array_equal(open_one[3].target, first)  # it still has the old file
+    with pytest.raises(FusionDatasetsError, match="was replaced after it had been opened"):
+        data.read(0, 3)
+    assert len(FusionDataset(path)) == 5
+
+
+def test_a_relative_path_means_the_same_file_wherever_the_process_goes(
+    benchmark_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(benchmark_file.parent)
+    data = FusionDataset(benchmark_file.name)
+    monkeypatch.chdir(tmp_path)
+    assert len(data.read(0, 5).target) == 5
+    assert pickle.loads(pickle.dumps(data))[3].index == data[3].index
+
+
 def test_files_are_not_locked(benchmark_file: Path) -> None:
     fcntl = pytest.importorskip("fcntl")
     with benchmark_file.open("rb") as other:
@@ -247,6 +270,8 @@ def test_a_damaged_chunk_is_one_sentence(broken_file: Path) -> None:
 
 
 def test_unknown_splits_are_refused(benchmark_file: Path) -> None:
+    with pytest.raises(FusionDatasetsError, match="no split ''"):
+        FusionDataset(benchmark_file, "")  # type: ignore[arg-type]
     with pytest.raises(FusionDatasetsError, match="no split 'valid'; it has train, test"):
         FusionDataset(benchmark_file, split="valid")
 

@@ -126,8 +126,24 @@ def test_the_number_of_inputs_is_uniform_and_the_batch_keeps_the_first(root: Pat
     assert sum((count - 100) ** 2 / 100 for count in counts.values()) < 16.3  # χ² of 3 degrees of freedom, p = 0.001
     with pytest.raises(FusionDatasetsError, match="items with 0 inputs; expected at least 3"):
         collate([FusionMNIST(root, render=False)[0]])
-    with pytest.raises(FusionDatasetsError, match="expected 0 or more"):
-        RandomNumInputs(-1)
+    for number in (-1, 2.5):
+        with pytest.raises(FusionDatasetsError, match="expected a whole number from 0 up"):
+            RandomNumInputs(number)  # type: ignore[arg-type]
+    with pytest.raises(FusionDatasetsError, match="got no items"):
+        collate([])
+
+
+def test_whole_numbers_and_the_benchmark_are_checked_at_once(root: Path, tmp_path: Path) -> None:
+    data = FusionMNIST(root)
+    for number in (-1, 1.7):
+        with pytest.raises(FusionDatasetsError, match=f"got epoch {number}; expected a whole number"):
+            data.set_epoch(number)  # type: ignore[arg-type]
+        with pytest.raises(FusionDatasetsError, match=f"got seed {number}; expected a whole number"):
+            FusionMNIST(root, seed=number)  # type: ignore[arg-type]
+    assert data.epoch == 0
+    shutil.copy(root / "fusion-mnist.h5", tmp_path / "fusion-celeba.h5")
+    with pytest.raises(FusionDatasetsError, match=r"holds FusionMNIST; expected fusion-celeba"):
+        FusionCelebA(tmp_path)
 
 
 @pytest.mark.parametrize("below", [".", "MNIST/raw", "mnist"])
@@ -193,5 +209,5 @@ def test_nothing_to_build_from_is_one_sentence(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(FusionDatasetsError, match=rf"\({tmp_path / 'celeba'} lacks list_eval_partition.txt"):
         FusionCelebA(tmp_path)
     assert not list(tmp_path.glob("*.h5*"))
-    with pytest.raises(FusionDatasetsError, match="seeds count from 0"):
+    with pytest.raises(FusionDatasetsError, match="expected a whole number from 0 up"):
         FusionMNIST(tmp_path, seed=-1)

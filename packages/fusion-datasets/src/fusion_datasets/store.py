@@ -99,11 +99,12 @@ class FusionDataset:
         from fusion_datasets.hub import located  # which reads files with this module
 
         self.path: Final = located(path)
+        self._absolute: Final = self.path.absolute()  # the same file wherever the process goes
         self._file: h5py.File | None = None
         self._owner = 0
         with opened(self.path) as file:
             self.header: Final[FileHeader] = validate(file)
-        self.split: Final[Split] = split or self.header.spec.default_split
+        self.split: Final[Split] = self.header.spec.default_split if split is None else split
         spec = self.header.spec
         self.grey: Final[bool] = (spec.grey if grey is None else grey) and spec.channels > 1
         if self.split not in self.header.rows:
@@ -167,7 +168,7 @@ class FusionDataset:
             yield from (rgba for _, rgba in blocks(self._open()[f"{occluder_section(self.split)}/rgba"]))
 
     def with_channels(self, channels: int) -> "FusionDataset":
-        """This split as a model of so many channels sees it: one turns colours to grey."""
+        """This split as a model of so many channels sees it: one turns colours to grey; else it is as it is stored."""
         grey = channels == 1
         return self if grey == self.grey or self.spec.channels == 1 else FusionDataset(self.path, self.split, grey=grey)
 
@@ -241,7 +242,7 @@ class FusionDataset:
         self.close()
 
     def __reduce__(self) -> tuple[Callable[..., "FusionDataset"], tuple[str, Split]]:
-        return partial(FusionDataset, grey=self.grey), (str(self.path), self.split)
+        return partial(FusionDataset, grey=self.grey), (str(self._absolute), self.split)
 
     def __repr__(self) -> str:
         return f"FusionDataset({str(self.path)!r}, split={self.split!r}): {self.spec.title}, {len(self)} rows"
@@ -264,7 +265,11 @@ class FusionDataset:
     def _open(self) -> h5py.File:
         # A handle inherited over fork shares state with the parent's: leave it alone and open another.
         if self._file is None or self._owner != os.getpid():
-            self._file, self._owner = _open_hdf5(self.path), os.getpid()
+            file = _open_hdf5(self._absolute)
+            if json.loads(str(file.attrs.get("content_sha256", "{}"))) != self.header.content_sha256:
+                file.close()
+                raise FusionDatasetsError(f"{self.path} was replaced after it had been opened; open the new one")
+            self._file, self._owner = file, os.getpid()
         return self._file
 
 

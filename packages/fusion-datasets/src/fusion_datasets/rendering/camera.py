@@ -11,6 +11,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion_datasets.errors import FusionDatasetsError
+
 DISTANCE_MM: Final = 635.0
 """From the camera to the object's centre, as in the training images."""
 
@@ -81,7 +83,15 @@ def look_at(elevation: float, azimuth: float, distance_mm: float = DISTANCE_MM) 
 
     Returns:
         The object's pose before that camera.
+
+    Raises:
+        FusionDatasetsError: If the elevation is out of range, or a number is not finite.
     """
+    if not (abs(elevation) <= 90 and math.isfinite(azimuth) and 0 < distance_mm < math.inf):
+        raise FusionDatasetsError(
+            f"got elevation {elevation}, azimuth {azimuth}, distance {distance_mm} mm; expected degrees, the first "
+            "from -90 to 90, and a distance above 0"
+        )
     phi, theta, up = math.radians(azimuth - 90), math.radians(elevation), 1.0 if elevation >= 0 else -1.0
     backward = (math.cos(theta) * math.cos(phi), math.cos(theta) * math.sin(phi), math.sin(theta))
     right = (-up * math.sin(phi), up * math.cos(phi), 0.0)

@@ -6,7 +6,7 @@ Letters: `v` vertices, `t` triangles.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,13 +29,16 @@ class Mesh:
         triangles: int32 `[t, 3]`, indices of vertices, counter-clockwise seen from outside.
 
     Raises:
-        FusionDatasetsError: If there is no triangle, an index has no vertex, or a coordinate is not finite.
+        FusionDatasetsError: If an array has another shape or type, there is no triangle, an index has no vertex, or a
+            coordinate is not finite.
     """
 
     vertices: NDArray[np.float64]
     triangles: NDArray[np.int32]
 
     def __post_init__(self) -> None:
+        _check("vertices", self.vertices, "fiu", "real numbers [v, 3]")
+        _check("triangles", self.triangles, "iu", "whole numbers [t, 3]; cut polygons into triangles")
         if not len(self.triangles):
             raise FusionDatasetsError("got a mesh without triangles; expected at least one")
         low, high = int(self.triangles.min()), int(self.triangles.max())
@@ -110,3 +113,11 @@ def _smooth(
             normals[face, corner % 3, 0] = x / length
             normals[face, corner % 3, 1] = y / length
             normals[face, corner % 3, 2] = z / length
+
+
+def _check(name: str, array: Any, kinds: str, expected: str) -> None:
+    """Check what code that is compiled without bounds would not."""
+    if not isinstance(array, np.ndarray):
+        raise FusionDatasetsError(f"got {name} as a {type(array).__name__}; expected an array of {expected}")
+    if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in kinds:
+        raise FusionDatasetsError(f"got {name} as {array.dtype} {list(array.shape)}; expected {expected}")

@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion_datasets.errors import FusionDatasetsError
+
 
 @dataclass(frozen=True, slots=True)
 class Photography:
@@ -47,6 +49,9 @@ def develop(
 
     Returns:
         uint8 `[h, w, 3]`, RGB.
+
+    Raises:
+        FusionDatasetsError: If there is noise to draw and no generator.
     """
     picture = np.zeros((*light.shape[:2], 3), np.uint8)
     rows, columns = (np.flatnonzero(light[..., 3].any(axis)) for axis in (1, 0))
@@ -68,7 +73,8 @@ def develop(
     if photography.sharpening:
         tone += photography.sharpening * (tone - cv2.GaussianBlur(tone, (0, 0), _SHARPENING_PX))
     if photography.noise:
-        assert generator is not None, "noise needs a generator"
+        if generator is None:
+            raise FusionDatasetsError("noise is drawn, and no generator was given; pass np.random.default_rng(seed)")
         noise = generator.standard_normal(tone.shape, np.float32)
         lit = near & (np.maximum(np.maximum(tone[..., 0], tone[..., 1]), tone[..., 2]) > 1)  # black stays black
         tone += photography.noise * noise * lit[..., None]

@@ -76,12 +76,14 @@ class Benchmark(Dataset[Any]):
         render: bool = True,
         grey: bool | None = None,
     ) -> None:
-        if seed < 0:
-            raise FusionDatasetsError(f"got seed {seed}; seeds count from 0")
+        if not isinstance(seed, int) or seed < 0:
+            raise FusionDatasetsError(f"got seed {seed!r}; expected a whole number from 0 up")
         path = Path(root) / f"{self.benchmark}.h5"
         if not path.exists():
             self._build(Path(root), path, download)
         self.data = FusionDataset(path, split)
+        if self.data.benchmark != self.benchmark:
+            raise FusionDatasetsError(f"{path} holds {self.data.spec.title}; expected {self.benchmark}: move it away")
         self.transform, self.seed, self.render = transform, seed, render
         self.grey = self.data.spec.grey if grey is None else grey
         # In shared memory: workers that outlive an epoch see the next one.
@@ -93,7 +95,13 @@ class Benchmark(Dataset[Any]):
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the inputs of `train`, between two passes over a loader; workers that are running follow."""
+        """Choose the inputs of `train`, between two passes over a loader; workers that are running follow.
+
+        Raises:
+            FusionDatasetsError: If it is no whole number from 0 up.
+        """
+        if not isinstance(epoch, int) or epoch < 0:
+            raise FusionDatasetsError(f"got epoch {epoch!r}; expected a whole number from 0 up")
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
@@ -196,8 +204,8 @@ class RandomNumInputs:
     """
 
     def __init__(self, max_inputs: int = 3, *, seed: int = 0) -> None:
-        if max_inputs < 0:
-            raise FusionDatasetsError(f"got at most {max_inputs} inputs; expected 0 or more")
+        if not isinstance(max_inputs, int) or max_inputs < 0:
+            raise FusionDatasetsError(f"got at most {max_inputs!r} inputs; expected a whole number from 0 up")
         self.max_inputs, self.seed = max_inputs, seed
 
     def __call__(self, items: Sequence[FusionItem]) -> FusionItem:
@@ -209,6 +217,8 @@ class RandomNumInputs:
         Returns:
             Target `[b, c, h, w]`, inputs `[b, k, c, h, w]`, masks `[b, k, h, w]`.
         """
+        if not items:
+            raise FusionDatasetsError("got no items to make a batch of; expected at least one")
         there = min(len(item.inputs) for item in items)
         if there < self.max_inputs:
             raise FusionDatasetsError(f"got items with {there} inputs; expected at least {self.max_inputs}")

@@ -15,7 +15,7 @@ class RenderedInputs(NamedTuple):
     """The inputs of a batch.
 
     Arguments:
-        inputs: `[b, k, c, h, w]`, in [0, 1], on the 256 levels of 8 bits.
+        inputs: `[b, k, c, h, w]`, in [0, 1], on the 256 levels of 8 bits as far as the target's dtype has them.
         masks: bool `[b, k, h, w]`, true where the target is visible.
     """
 
@@ -59,7 +59,11 @@ def render_targets(stored: Tensor, spec: BenchmarkSpec, *, generator: torch.Gene
 
     Returns:
         Targets, `[b, c, h, w]`.
+
+    Raises:
+        FusionDatasetsError: If what is stored is no batch of images in floating point of the benchmark's size.
     """
+    _check_images(stored, spec.target_shape("train"), spec)
     if isinstance(spec.law, ObjectLaw):
         return place_targets(stored, draw_target_placements(spec, len(stored), generator=generator), spec)
     if not spec.flips:
@@ -87,22 +91,31 @@ def render_inputs(
         occluders: What an `ObjectLaw` lays over the targets, made by `occluder_pool` with as many colours.
 
     Returns:
-        Inputs, in the target's dtype, and masks. Nothing waits for the device.
+        Inputs, in the target's dtype, which may round them, and masks. Nothing waits for the device, so whether the
+        target is in [0, 1] is not looked at.
 
     Raises:
-        FusionDatasetsError: If the target is no batch of images in floating point, or an `ObjectLaw` lacks occluders.
+        FusionDatasetsError: If the target is no batch of images in floating point of the benchmark's size, or an
+            `ObjectLaw` lacks occluders.
     """
-    if target.ndim != 4 or not target.is_floating_point():
-        raise FusionDatasetsError(
-            f"got a target of shape {list(target.shape)} and {target.dtype}; expected images in [0, 1], floating "
-            "point [b, c, h, w]; divide 8-bit levels by 255 and put channels second"
-        )
+    _check_images(target, spec.shape, spec)
+    if num_inputs < 0:
+        raise FusionDatasetsError(f"got {num_inputs} inputs; expected 0 or more")
     if isinstance(spec.law, ObjectLaw):
         levels, masks = _lay_objects(target, num_inputs, spec, occluders, generator)
     else:
         levels, masks = _show_ellipses(target, num_inputs, spec.law, spec.noise_std, generator)
     levels.clamp_(0, WHITE_LEVEL).round_().div_(WHITE_LEVEL)
     return RenderedInputs(levels.to(target.dtype), masks)
+
+
+def _check_images(images: Tensor, shape: tuple[int, int, int], spec: BenchmarkSpec) -> None:
+    height, width, _ = shape
+    if images.ndim != 4 or tuple(images.shape[2:]) != (height, width) or not images.is_floating_point():
+        raise FusionDatasetsError(
+            f"got images of shape {list(images.shape)} and {images.dtype}; {spec.title} has them in [0, 1], floating "
+            f"point [b, c, {height}, {width}]; divide 8-bit levels by 255 and put channels second"
+        )
 
 
 def _show_ellipses(
