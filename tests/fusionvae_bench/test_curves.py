@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ from stand_ins import Config, MemoryData, Toy
 
 from fusionvae_bench import evaluate
 from fusionvae_bench.curves import learning_curves, log_ticks, score_curves, spread_apart, visible_and_hidden
+from fusionvae_bench.figures import svg
 from fusionvae_bench.palette import APPEARANCES, appearances
 from fusionvae_bench.report import History
 from fusionvae_bench.rows import ROWS, TRIVIAL_TITLES
@@ -104,3 +106,10 @@ def test_names_move_apart_in_order_and_no_further_than_they_must(values):
 
 def test_two_names_give_way_to_each_other_alike():
     np.testing.assert_allclose(spread_apart(np.array([0.51, 0.49, 0.9]), 0.06), [0.53, 0.47, 0.9])
+
+
+def test_titles_are_typeset_and_names_are_not(results):
+    named = replace(results["fusionvae"], model_name="$a_b$", model_kind="mine")
+    page = re.sub(r"<!--.*?-->", "", svg(score_curves([named]), "scores"), flags=re.DOTALL)
+    assert "mathrm" not in page
+    assert "$a_b$" in page

@@ -241,3 +241,31 @@ def test_a_score_of_few_images_is_not_the_best():
         80.0: True,
         81.0: False,
     }
+
+
+def own(nats: float, **changes):
+    changes = {"benchmark": "cats", "title": "cats", "dataset_digest": "c" * 64, **changes}
+    return scored(nats, **changes)
+
+
+def test_a_benchmark_of_ones_own_has_a_table_and_the_papers_stay_away():
+    first, second = own(60.0, name="a"), own(50.0, name="b", model_kind="cvae")
+    (table,) = all_tables([first, second])
+    text = to_markdown(table)
+    assert text.startswith("**Scores on cats, split test.**")
+    assert "| CVAE | here (b, 5 images, S = 5) | **50.0 ± 0.5** |" in text
+    assert "| FusionVAE | here (a, 5 images, S = 5) | 60.0 ± 0.5 |" in text
+    assert "| **1.00 ± 0.10** |" in text
+    assert "paper" not in text
+    assert "S = 5: with fewer samples both" in text
+    assert "<b>50.0</b>" in to_html(table)
+    assert r"\caption{Scores on cats, split test." in to_latex(table)
+
+
+def test_tables_of_ones_own_stand_before_the_papers_and_apart():
+    results = [own(60.0), own(61.0, dataset_digest="d" * 64, title="dogs"), scored(80.0)]
+    titles = [table.title for table in all_tables(results)]
+    assert titles[:2] == ["Scores on cats, split test.", "Scores on dogs, split test."]
+    assert titles[2].startswith("Table 1: ")
+    assert all("Scores on" not in table.title for table in all_tables(results, (1,)))
+    assert len(all_tables([own(60.0)], (1,))) == 2  # asked for, though there is nothing in it

@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from fusionvae_model import FusionVAE, __version__, progress
+from fusionvae_model import FusionVAE, __version__, load_model, progress, read_inputs, sheets
 from fusionvae_model.cli import main
 from fusionvae_model.device import device_name, resolve_device
 from fusionvae_model.progress import Progress
@@ -198,6 +199,24 @@ def test_a_sheet_takes_the_place_of_no_picture_and_of_no_model(model_folder, pic
     content = weights.read_bytes()
     assert "for the sheet, which is a PNG; name a file ending in .png" in failure(*words, weights)
     assert weights.read_bytes() == content
+
+
+def test_fuse_also_writes_the_parts(model_folder, pictures, tmp_path):
+    words = ["fuse", *pictures, "--weights", model_folder, "-o", tmp_path / "s.png", "--parts", tmp_path / "parts"]
+    assert call(*words, "--samples", 3).exit_code == 0
+    assert call(*words, "--samples", 2).exit_code == 0
+    found = {path.stem: np.asarray(Image.open(path)) for path in (tmp_path / "parts").iterdir()}
+    assert sorted(found) == ["hypothesis-01", "hypothesis-02", "mean", "uncertainty"]
+    model = load_model(model_folder)
+    fusion = sheets.fuse(model, read_inputs([str(path) for path in pictures], model.config), num_samples=2)
+    assert np.array_equal(found["mean"], (fusion.mean[0] * 255).round())
+    assert np.array_equal(found["uncertainty"], (fusion.standard_deviation[0] * 510).round())
+    assert np.array_equal(found["hypothesis-02"], (fusion.hypotheses[1, 0] * 255).round())
+    (tmp_path / "parts" / "notes.txt").write_text("mine")
+    before = sorted(path.name for path in (tmp_path / "parts").iterdir())
+    assert "holds notes.txt, which is none of the parts" in failure(*words, "--samples", 3)
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == before
+    assert "which is a file; name a folder" in failure(*words[:-1], tmp_path / "s.png")
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])

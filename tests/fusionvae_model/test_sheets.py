@@ -190,6 +190,11 @@ def test_shades_that_no_scale_is_known_for(tmp_path, config):
         read(wide, config)
 
 
+def test_an_unknown_fit(tmp_path, config):
+    with pytest.raises(FusionVAEError, match="got fit 'zoom'; expected one of crop, pad, stretch"):
+        read_inputs([], config, fit="zoom")
+
+
 def test_models_of_other_channels(tmp_path, config):
     with pytest.raises(FusionVAEError, match="the model has 2 channels"):
         read_inputs([], dataclasses.replace(config, channels=2), fit="crop")

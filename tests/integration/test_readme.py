@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 README = Path(__file__).parents[2] / "README.md"
 PROGRAMS = ("fusion-datasets", "fusionvae", "fusion-bench")
@@ -46,6 +47,8 @@ def test_python_of_the_readme_runs(stand_in_file: Path, untrained: Path, tmp_pat
         shutil.copy(stand_in_file, tmp_path / data)
     for model in ("model", "quickstart/model"):
         shutil.copytree(untrained, tmp_path / model)
+    for picture in ("left.png", "right.png"):
+        Image.new("L", (40, 30), 90).save(tmp_path / picture)
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks("python")), "utf-8")
     done = subprocess.run([sys.executable, "-W", "error", script], cwd=tmp_path, capture_output=True, text=True)

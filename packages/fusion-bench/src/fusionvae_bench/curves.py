@@ -46,7 +46,7 @@ def score_curves(results: Sequence[Result]) -> Figure:
             _draw_scores(axes, results, name, factor)
             if paper := _papers(results, name):
                 _draw_line(axes, list(range(4)), paper, None, _PAPER, "paper’s FusionVAE")
-            axes.set_title(title, loc="left", fontsize=11)
+            axes.set_title(title, loc="left", fontsize=11, parse_math=True)
             axes.set_xlabel("number of inputs k")
             axes.set_xticks(sorted({k for result in results for k in result.num_inputs}))
             _scale(axes, from_zero=name == "mse_min")

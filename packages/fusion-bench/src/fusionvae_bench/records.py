@@ -44,7 +44,7 @@ def records(tables: Sequence[Table | SettingsTable]) -> Iterator[dict[str, Any]]
                 }
 
 
-def _record(number: int, stand_in: bool, model: str, whose: str, metric: str, **more: Any) -> dict[str, Any]:
+def _record(number: int | None, stand_in: bool, model: str, whose: str, metric: str, **more: Any) -> dict[str, Any]:
     fixed = {"table": number, "stand_in": stand_in, "model": model, "whose": whose, "metric": metric}
     return {**dict.fromkeys(FIELDS), **fixed, **more}
 

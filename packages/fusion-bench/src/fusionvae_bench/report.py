@@ -118,6 +118,7 @@ def html_report(
         colour_stops=figures.colour_stops(),
         tables=[(table, to_html(table)) for table in tables if table.has_ours or not results],
         other_tables=[(table, to_html(table)) for table in tables if results and not table.has_ours],
+        besides_paper=any(table.number is not None for table in tables),
         notes=list(dict.fromkeys(note for table in tables for note in table.notes)),
         plates={
             name: figures.svg(figure, name) for name, figure in plates.items() if name != "uncertainty"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from fusionvae_bench.metrics import nats_from_bits_per_dim
 from fusionvae_bench.paper import COLUMNS, HYPERPARAMETERS, NUM_DIMS, NUM_SAMPLES, SPREADS, TABLES, ScoreTable
 from fusionvae_bench.results import Result, Score
-from fusionvae_bench.rows import ROWS, row_title
+from fusionvae_bench.rows import ROWS, model_title, row_title
 from fusionvae_bench.seeds import SeedGroup, seed_groups
 from fusionvae_model import PRESETS
 
@@ -75,7 +75,7 @@ class Table:
     """Headings and lines, ready to be rendered.
 
     Attributes:
-        number: of the paper's table that it is, or stands in for.
+        number: of the paper's table that it is, or stands in for; None for a benchmark that the paper has none of.
         title: its caption.
         blocks: of columns.
         lines: of all rows.
@@ -83,7 +83,7 @@ class Table:
         is_stand_in: whether it holds scores of rendered look-alikes.
     """
 
-    number: int
+    number: int | None
     title: str
     blocks: tuple[Block, ...]
     lines: tuple[Line, ...]
@@ -145,8 +145,16 @@ def all_tables(results: Sequence[Result], numbers: Sequence[int] = ALL_TABLES) -
     Args:
         results: of any benchmark.
         numbers: of the tables wanted, 1–12.
+
+    Returns:
+        Where all are wanted, tables of benchmarks of one's own come first, and the paper's only beside results on its
+        benchmarks.
     """
     tables: list[Table | SettingsTable] = []
+    if set(numbers) == set(ALL_TABLES):
+        tables += own_tables(results)
+        if results and not any(_is_the_papers(result) for result in results):
+            return tables
     for number in numbers:
         if number in TABLES:
             tables += score_tables(results, number)
@@ -176,7 +184,7 @@ def score_tables(results: Sequence[Result], number: int = 1) -> list[Table]:
     if stand_ins:
         title = f"Table {number} on stand-in images in the layout of {stand_ins[0].title}, not the originals"
         for unit, measures in units:
-            lines = [line for group in _in_order(stand_ins, number) for line in _here(group, measures, number)]
+            lines = [line for group in _in_order(stand_ins, number) for line in _in_row(group, measures, number)]
             if not (lines := _of_known_models(lines)):
                 continue
             blocks = tuple(measure.block for measure in measures)
@@ -190,6 +198,23 @@ def score_tables(results: Sequence[Result], number: int = 1) -> list[Table]:
         lines = _of_known_models(_beside(originals, table, measures))
         tables.append(Table(number, title, blocks, tuple(lines), tuple(_notes(originals, table))))
     return tables
+
+
+def own_tables(results: Sequence[Result]) -> list[Table]:
+    """Lay results on benchmarks that the paper has no table of beside each other, one table for each data set."""
+    measures, tables = (_nats(None), _mse(None)), []
+    others = [result for result in results if not _is_the_papers(result)]
+    for digest in dict.fromkeys(result.dataset_digest for result in others):
+        ours = [result for result in others if result.dataset_digest == digest]
+        lines = [line for group in seed_groups(ours) for line in _here(group, measures, model_title(group.best))]
+        blocks = tuple(measure.block for measure in measures)
+        title = f"Scores on {ours[0].title}, split {ours[0].split}."
+        tables.append(Table(None, title, blocks, tuple(_with_best(lines)), tuple(_notes(ours, None))))
+    return tables
+
+
+def _is_the_papers(result: Result) -> bool:
+    return result.benchmark in NUM_SAMPLES
 
 
 def spread_table(results: Sequence[Result], number: int) -> Table:
@@ -210,7 +235,7 @@ def spread_table(results: Sequence[Result], number: int) -> Table:
         lines.append(paper)
         mine = [group for group in groups if row_title(group.best, base.number) == model]
         for group in mine:
-            here = _mean(group, (measure,), base.number)
+            here = _mean(group, (measure,), model)
             lines += [here, _difference(paper, here, with_error=False)]
         if not mine:
             lines.append(Line(model, HERE, (Cell(),) * len(COLUMNS)))
@@ -266,7 +291,7 @@ def _in_order(results: Sequence[Result], number: int) -> list[SeedGroup]:
 
 
 def _beside(results: list[Result], table: ScoreTable, measures: tuple[_Measure, ...]) -> list[Line]:
-    heres = [line for group in _in_order(results, table.number) for line in _here(group, measures, table.number)]
+    heres = [line for group in _in_order(results, table.number) for line in _in_row(group, measures, table.number)]
     heres = _with_best(heres)
     papers = [
         Line(model, PAPER, tuple(Cell(m.paper(model, column)) for m in measures for column in range(len(COLUMNS))))
@@ -285,22 +310,26 @@ def _beside(results: list[Result], table: ScoreTable, measures: tuple[_Measure, 
     return [*lines, *(here for here in heres if here.model not in table.mse_min)]
 
 
-def _here(group: SeedGroup, measures: tuple[_Measure, ...], number: int) -> list[Line]:
+def _in_row(group: SeedGroup, measures: tuple[_Measure, ...], number: int) -> list[Line]:
+    return _here(group, measures, str(row_title(group.best, number)))
+
+
+def _here(group: SeedGroup, measures: tuple[_Measure, ...], title: str) -> list[Line]:
     """Return the line of the best seed and, if there are several, that of their mean."""
     cells = []
     for measure in measures:
         for column in COLUMNS:
             score = group.best.score(column)
             cells.append(Cell(measure.value(score), measure.error(score)) if score else Cell())
-    title, several = str(row_title(group.best, number)), len(group.results) > 1
+    several = len(group.results) > 1
     role = f"best of {len(group.results)}" if several else HERE
     best = Line(title, role, tuple(cells), group.best)
-    return [best, _mean(group, measures, number)] if several else [best]
+    return [best, _mean(group, measures, title)] if several else [best]
 
 
-def _mean(group: SeedGroup, measures: tuple[_Measure, ...], number: int) -> Line:
+def _mean(group: SeedGroup, measures: tuple[_Measure, ...], title: str) -> Line:
     cells = (Cell(*group.spread(column, measure.value)) for measure in measures for column in COLUMNS)
-    return Line(str(row_title(group.best, number)), f"mean of {len(group.results)}", tuple(cells))
+    return Line(title, f"mean of {len(group.results)}", tuple(cells))
 
 
 def _difference(paper: Line, here: Line, *, with_error: bool = True) -> Line:
@@ -349,21 +378,21 @@ def _bits(table: ScoreTable) -> _Measure:
     )
 
 
-def _nats(table: ScoreTable) -> _Measure:
-    num_dims = NUM_DIMS[table.benchmark]
-
+def _nats(table: ScoreTable | None) -> _Measure:
     def paper(row: str, column: int) -> float | None:
-        return nats_from_bits_per_dim(table.nll[row][column] / 100, num_dims) if row in table.nll else None
+        if table is None or row not in table.nll:
+            return None
+        return nats_from_bits_per_dim(table.nll[row][column] / 100, NUM_DIMS[table.benchmark])
 
     return _Measure(
         Block("NLL, nats per image", 1), paper, lambda score: score.nll_nats, lambda score: score.nll_standard_error
     )
 
 
-def _mse(table: ScoreTable) -> _Measure:
+def _mse(table: ScoreTable | None) -> _Measure:
     return _Measure(
         Block("MSE_min, 10⁻²", 2),
-        lambda row, column: table.mse_min[row][column],
+        lambda row, column: None if table is None else table.mse_min[row][column],
         lambda score: _scaled(score.mse_min, 100),
         lambda score: _scaled(score.mse_min_standard_error, 100),
     )
@@ -373,23 +402,23 @@ def _scaled(value: float | None, factor: float) -> float | None:
     return None if value is None else factor * value
 
 
-def _notes(results: list[Result], table: ScoreTable) -> list[str]:
+def _notes(results: list[Result], table: ScoreTable | None) -> list[str]:
     if not results:
         return []
-    notes = [
-        "± is the standard error over the images scored; avg is the plain mean of the four here, the paper's as "
-        "printed."
-    ]
-    paper_samples = NUM_SAMPLES[table.benchmark]
-    if others := sorted({r.num_samples for r in results if _draws(r)} - {paper_samples}):
+    notes = ["± is the standard error over the images scored; avg is the plain mean of the four"]
+    notes[0] += "." if table is None else " here, the paper's as printed."
+    samples, fewer = {r.num_samples for r in results if _draws(r)}, "with fewer samples both NLL and MSE_min come out"
+    if table is None and samples:
+        notes.append(f"S = {', '.join(map(str, sorted(samples)))}: {fewer} larger.")
+    elif table and (others := sorted(samples - {NUM_SAMPLES[table.benchmark]})):
         notes.append(
-            f"S = {', '.join(map(str, others))} here, {paper_samples} in the paper: with fewer samples both NLL and "
-            "MSE_min come out larger."
+            f"S = {', '.join(map(str, others))} here, {NUM_SAMPLES[table.benchmark]} in the paper: {fewer} larger."
         )
-    if any(result.num_dims != NUM_DIMS[table.benchmark] for result in results):
+    num_dims = NUM_DIMS[table.benchmark] if table else results[0].num_dims
+    if any(result.num_dims != num_dims for result in results):
         notes.append(
             "In colour, or of another size: their nats and MSE_min are not comparable with those of the others, which "
-            f"have {NUM_DIMS[table.benchmark]:,} dimensions."
+            f"have {num_dims:,} dimensions."
         )
     if any(result.is_rounded for result in results):
         notes.append(

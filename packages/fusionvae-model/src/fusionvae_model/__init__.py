@@ -9,6 +9,7 @@ from fusionvae_model.device import tune_process
 from fusionvae_model.errors import FusionVAEError
 from fusionvae_model.fusionvae import FusionVAE
 from fusionvae_model.model import Bound, FusionModel
+from fusionvae_model.sheets import read_inputs
 
 __all__ = [
     "AGGREGATIONS",
@@ -25,5 +26,6 @@ __all__ = [
     "__version__",
     "build_model",
     "load_model",
+    "read_inputs",
     "tune_process",
 ]

@@ -16,7 +16,7 @@ def bayes_aggregate(elements: Normal, *, dim: int = 1) -> Normal:
     """Fuse Gaussian beliefs: precisions add, and weigh the means (App. B, closed form of Eqs. 6–7).
 
     ``1/σ² = Σ_i 1/σ_i²`` and ``μ = σ² Σ_i μ_i/σ_i²``: the normalised product of the densities. Eq. (6) has to be read
-    as a division, and the factor before the sum in Eq. (10) is the posterior variance, against the print.
+    as a division, and the factor that Eq. (10) multiplies by is the posterior variance, against the print.
     Computed from logarithms, so that no variance under- or overflows.
 
     Args:
@@ -99,7 +99,7 @@ class Aggregation:
 
     @classmethod
     def from_name(cls, name: str) -> Self:
-        """Read a name such as ``"max-add"`` or ``"bayes-all"``; without a suffix, nothing is ever to be added."""
+        """Read a name such as ``"max-add"`` or ``"bayes-all"``, or the baselines' ``"max"``, which have no ``u_l``."""
         method, _, suffix = name.partition("-")
         return cls(method, joins_all=suffix == "all")
 

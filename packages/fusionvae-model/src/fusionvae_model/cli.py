@@ -17,6 +17,7 @@ from fusionvae_model.config import AGGREGATIONS, MODEL_KINDS, PRESETS
 from fusionvae_model.device import PRECISIONS
 from fusionvae_model.errors import FusionVAEError
 from fusionvae_model.initial_weights import extinct_channels
+from fusionvae_model.sheets import FITS
 
 
 class _OneSentenceErrors(click.Group):
@@ -207,15 +208,19 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
     "--weights", required=True, type=click.Path(path_type=Path), help="Folder of a trained model, or `fusion-mnist`."
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Sheet to write (PNG).")
+@click.option(
+    "--parts", type=click.Path(path_type=Path), help="Folder for mean, uncertainty and hypotheses as PNGs of their own."
+)
 @click.option("--samples", type=click.IntRange(min=2), default=8, show_default=True, help="Hypotheses to draw.")
 @click.option("--temperature", type=_FiniteRange(min=0, max=1000), default=1.0, show_default=True)
-@click.option("--fit", type=click.Choice(["crop", "pad", "stretch"]), default="crop", show_default=True)
+@click.option("--fit", type=click.Choice(FITS), default="crop", show_default=True)
 @click.option("--device", type=DEVICE, default="auto", show_default=True)
 @click.option("--seed", type=SEED, default=0, show_default=True)
 def fuse(
     images: tuple[Path, ...],
     weights: Path,
     output: Path,
+    parts: Path | None,
     samples: int,
     temperature: float,
     fit: str,
@@ -231,11 +236,15 @@ def fuse(
     from fusionvae_model.device import keep_freed_memory, resolve_device, subnormals_as_zero
 
     sheets.check_output(output, images)
+    if parts is not None:
+        sheets.check_parts_folder(parts)
     keep_freed_memory()
     model = load_model(weights, device=resolve_device(device))
     inputs = sheets.read_inputs(images, model.config, fit=fit)
     with subnormals_as_zero():
         fusion = sheets.fuse(model, inputs, num_samples=samples, temperature=temperature, seed=seed)
     sheets.write_sheet(output, fusion)
+    if parts is not None:
+        sheets.write_parts(parts, fusion)
     deviation = float(fusion.standard_deviation.mean())
     click.echo(f"{output}: {len(images)} inputs, {samples} hypotheses, mean uncertainty {deviation:.3f} of full scale")

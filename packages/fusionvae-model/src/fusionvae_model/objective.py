@@ -1,4 +1,4 @@
-"""What training minimises: the negative bound of Eq. (8) with its warm-up, balancing and regularisers (Sec. 4.2)."""
+"""What training minimises: the negative bound of Eq. (8), Sec. 4.2, with warm-up, balancing and regularisers."""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,7 @@
 """Pictures in, one sheet out: inputs, hypotheses, their mean and where they disagree."""
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,10 @@ GAP_PX = 12
 CAPTION_PX = 22
 COLUMNS = 8
 INK = (32, 33, 36)
+FITS = ("crop", "pad", "stretch")
 UNCERTAINTY = "uncertainty, 0 to 0.5"
 WHITE_16_BITS = 65535
+_PART = re.compile(r"(mean|uncertainty|hypothesis-\d+)\.png")
 FULL_SCALE = 0.5
 """The largest standard deviation that values in [0, 1] can have: the white end of the uncertainty's scale."""
 
@@ -49,7 +52,7 @@ class Fusion:
         return self.hypotheses.std(dim=0, correction=0)
 
 
-def read_inputs(paths: Sequence[Path], config: ModelConfig, *, fit: str) -> Tensor:
+def read_inputs(paths: Sequence[str | Path], config: ModelConfig, *, fit: str = "crop") -> Tensor:
     """Read pictures as inputs of a model.
 
     Args:
@@ -61,13 +64,16 @@ def read_inputs(paths: Sequence[Path], config: ModelConfig, *, fit: str) -> Tens
         ``[1, k, c, h, w]`` in [0, 1].
 
     Raises:
-        FusionVAEError: If a file is missing or no picture, or the model's channels are neither grey nor RGB.
+        FusionVAEError: If a file is missing or no picture, the model's channels are neither grey nor RGB, or the fit is
+            unknown.
     """
+    if fit not in FITS:
+        raise FusionVAEError(f"got fit {fit!r}; expected one of {', '.join(FITS)}")
     mode = {1: "L", 3: "RGB"}.get(config.channels)
     if mode is None:
         raise FusionVAEError(f"the model has {config.channels} channels; ordinary pictures have 1 or 3")
     size = (config.image_size, config.image_size)
-    pictures = [_fitted(_visible(path).convert(mode), size, fit) for path in paths]
+    pictures = [_fitted(_visible(Path(path)).convert(mode), size, fit) for path in paths]
     levels = np.array([np.asarray(picture) for picture in pictures], dtype=np.float32)
     images = torch.from_numpy(levels.reshape(len(pictures), *size, config.channels)).permute(0, 3, 1, 2)
     return images[None].contiguous() / 255
@@ -129,6 +135,37 @@ def check_output(path: Path, images: Sequence[Path]) -> None:
         raise FusionVAEError(f"got {path} for both a picture and the sheet; name another file ending in .png")
 
 
+def check_parts_folder(folder: Path) -> None:
+    """Check before any work that the parts may be written there, in place of earlier ones alone.
+
+    Raises:
+        FusionVAEError: If it is no folder, or holds anything else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise FusionVAEError(f"got {folder} for the parts, which is a file; name a folder")
+    for path in folder.iterdir() if folder.exists() else ():
+        if not _PART.fullmatch(path.name):
+            raise FusionVAEError(f"{folder} holds {path.name}, which is none of the parts; name a folder of their own")
+
+
+def write_parts(folder: Path, fusion: Fusion) -> None:
+    """Write mean, uncertainty and hypotheses as PNGs in the model's size, in place of those of an earlier call.
+
+    The grey levels of ``uncertainty.png`` are 510 times the standard deviation, whose most is a half.
+
+    Raises:
+        FusionVAEError: If the folder holds anything else, or a file cannot be written.
+    """
+    check_parts_folder(folder)
+    hypotheses = {f"hypothesis-{i:02d}.png": image for i, image in enumerate(fusion.hypotheses, start=1)}
+    images = {"mean.png": fusion.mean, "uncertainty.png": fusion.standard_deviation / FULL_SCALE, **hypotheses}
+    for path in folder.iterdir() if folder.exists() else ():
+        if path.name not in images:
+            path.unlink()
+    for name, image in images.items():
+        write_file(folder / name, _png(_picture(image, heat=False)))
+
+
 def write_sheet(path: Path, fusion: Fusion) -> None:
     """Write a PNG: the inputs, the hypotheses, then mean and uncertainty.
 
@@ -182,9 +219,13 @@ def _write_tiles(path: Path, rows: list[list[tuple[str, Tensor]]]) -> None:
             tile = _picture(image, heat=caption == UNCERTAINTY).resize((TILE_PX, TILE_PX), Image.Resampling.NEAREST)
             sheet.paste(tile, (left, top + caption_px))
         top += pitch + caption_px
+    write_file(path, _png(sheet))
+
+
+def _png(picture: Image.Image) -> bytes:
     png = io.BytesIO()
-    sheet.save(png, format="PNG")
-    write_file(path, png.getvalue())
+    picture.save(png, format="PNG")
+    return png.getvalue()
 
 
 def _rows(tiles: list[tuple[str, Tensor]]) -> list[list[tuple[str, Tensor]]]:

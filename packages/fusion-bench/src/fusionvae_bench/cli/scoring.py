@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from pathlib import Path
@@ -32,7 +31,7 @@ from fusionvae_bench.processes import device_of, processes_that_pay, score_in_pr
 from fusionvae_bench.rendering import to_markdown
 from fusionvae_bench.results import RESULT, Result, read_result, write_result
 from fusionvae_bench.rows import ROWS, row_title
-from fusionvae_bench.tables import score_tables
+from fusionvae_bench.tables import own_tables, score_tables
 from fusionvae_bench.tiles import TileStore
 from fusionvae_bench.weights import WEIGHTS, load_model, model_name, origin, training_summary
 from fusionvae_model.device import PRECISIONS, Precision, keep_freed_memory, subnormals_as_zero
@@ -246,9 +245,9 @@ def _plan(
 
 
 def _short(result: Result) -> str:
-    """Print the first of the paper's tables that the result has a row in, or what it holds where there is none."""
+    """Print the first of the paper's tables that the result has a row in, or a table of its own where there is none."""
     number = next((number for number in ROWS if row_title(result, number)), None)
     if number is None:
-        return json.dumps({k: dataclasses.asdict(score) for k, score in result.scores.items()}, indent=1)
+        return "\n".join(map(to_markdown, own_tables([result])))
     tables = score_tables([result], number)
     return "\n".join(to_markdown(table) for table in tables if table.is_stand_in == result.is_stand_in)
