@@ -128,6 +128,7 @@ def test_a_dry_run_writes_nothing(place, tmp_path):
     assert done.exit_code == 0
     assert "images: 6" in done.stdout
     assert "workers: 1" in done.stdout
+    assert re.search(r"^minutes: \d+\.\d$", done.stdout, re.MULTILINE)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from stand_ins import Config, MemoryData, Toy
 
 from fusionvae_bench import evaluate, read_result, write_result
 from fusionvae_bench.errors import DataError, ModelError, NonFiniteWeightError, ResultError
-from fusionvae_bench.evaluate import Request, answers, fingerprint, score_tiles
+from fusionvae_bench.evaluate import Request, answers, expected_seconds, fingerprint, score_tiles
 from fusionvae_bench.metrics import bits_per_dim
 from fusionvae_bench.tiles import TILE_ROWS, Share, TileStore
 
@@ -353,6 +354,24 @@ def test_kill_minus_nine_leaves_nothing_half_written_and_costs_one_tile(tmp_path
 def test_what_cannot_be_scored_is_refused_before_any_work(change, error, expected):
     with pytest.raises(error, match=expected):
         evaluate(**{"model": Toy(), "data": MemoryData(), **change})
+
+
+def test_the_time_is_told_from_a_tile_of_few_samples(monkeypatch):
+    asked = []
+
+    def score_tile(model, data, tile, request, device):
+        asked.append(request.num_samples)
+        return SimpleNamespace(seconds=request.num_samples / 10)
+
+    evaluation = sys.modules["fusionvae_bench.evaluate"]
+    monkeypatch.setattr(evaluation, "score_tile", score_tile)
+    monkeypatch.setattr(evaluation, "PIXELS_PROBED", 6 * 6 * TILE_ROWS * 8)
+    seconds = [
+        expected_seconds(Toy(), MemoryData(), Request(num_samples=s, limit=n), torch.device("cpu"))
+        for s, n in ((80, None), (80, 20), (4, None))
+    ]
+    assert asked == [1, 8, 1, 8, 1, 4]
+    assert seconds == pytest.approx([3 * 8.0, 8.0, 3 * 0.4])  # 50 rows are three tiles
 
 
 def test_whole_numbers_of_numpy_are_whole_numbers(tmp_path):

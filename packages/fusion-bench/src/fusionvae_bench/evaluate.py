@@ -19,7 +19,14 @@ from torch import nn
 from fusionvae_bench.errors import DataError, ModelError
 from fusionvae_bench.estimate import pixels_per_call
 from fusionvae_bench.metrics import entropy_floor
-from fusionvae_bench.protocol import LikelihoodModel, SamplingModel, for_inference, has_likelihood, in_eval_mode
+from fusionvae_bench.protocol import (
+    LikelihoodModel,
+    SamplingModel,
+    for_inference,
+    has_likelihood,
+    in_eval_mode,
+    is_deterministic,
+)
 from fusionvae_bench.provenance import git_commit, versions
 from fusionvae_bench.results import AVERAGE, FORMAT_VERSION, Result
 from fusionvae_bench.scoring import score_tile
@@ -34,6 +41,9 @@ if TYPE_CHECKING:
 PAPER_NUM_INPUTS = (0, 1, 2, 3)
 MAX_NUM_INPUTS = 8
 """Inputs beyond the stored ones continue a row's random stream; so many are promised by the data sets."""
+
+PIXELS_PROBED = 512 * 32 * 32
+"""Decoded pixels of a tile, for each metric and number of inputs, from which the time of an evaluation is told."""
 
 Metrics = Literal["all", "nll", "mse"]
 METRICS: tuple[Metrics, ...] = get_args(Metrics)
@@ -186,6 +196,25 @@ def score_tiles(
         for tile in left:
             store.write(tile, score_tile(scorer, data, tile, request, device))
             progress.advance(units=tile.kept)
+
+
+def expected_seconds(model: Any, data: FusionDataset, request: Request, device: torch.device) -> float:
+    """Return about how long all of a request takes here, from its first tile with a pass's worth of samples.
+
+    Args:
+        model: the model.
+        data: the split to score.
+        request: checked by `check_request`.
+        device: where the model lives.
+    """
+    scorer, tiles = for_inference(model), request.tiles(data)
+    images = TILE_ROWS * data.shape[0] * data.shape[1]
+    few = min(request.num_samples, max(1, PIXELS_PROBED // images))
+    with in_eval_mode(scorer):
+        score_tile(scorer, data, tiles[0], dataclasses.replace(request, num_samples=1), device)  # the first is slow
+        seconds = score_tile(scorer, data, tiles[0], dataclasses.replace(request, num_samples=few), device).seconds
+    draws_once = is_deterministic(model) and not has_likelihood(model)
+    return seconds * len(tiles) * (1 if draws_once else request.num_samples / few)
 
 
 def _gather(

@@ -112,10 +112,10 @@ class LatentGroup(nn.Module):
         self.join_latents = WeightNormConv2d(channels + latent_channels, channels, 1)
 
     def prior(self, inputs: InputSet | None, u: Tensor | None, state: Tensor) -> Normal:
-        """Return ``p_l = Normal(conv_p(ELU(agg_i f_l(x_i) + u_l)))``; without inputs of ``u_l`` alone, or
-        ``p_1 = N(0, 1)``.
+        """Return ``p_l = Normal(conv_p(ELU(agg_i f_l(x_i) + u_l)))``.
 
-        The ablations of Sec. 6.3 let ``u_l`` join the set, or fuse the Gaussians that ``conv_p`` makes of each element.
+        Without inputs it is that of ``u_l`` alone, and ``p_1 = N(0, 1)``. The ablations of Sec. 6.3 let ``u_l`` join
+        the set, or fuse the Gaussians that ``conv_p`` makes of each element.
 
         Args:
             inputs: Features of the inputs, or ``None`` without inputs.

@@ -20,6 +20,7 @@ from fusionvae_bench.evaluate import (
     answers,
     check_request,
     evaluate,
+    expected_seconds,
     fingerprint,
     model_config,
     score_tiles,
@@ -153,6 +154,7 @@ def run(
         earlier = None if force else _earlier(output, model, data, request, where, of_whom)
         if dry_run:
             plan = _plan(weights, data_path, data, request, where, output, workers, already_done=earlier is not None)
+            plan["minutes"] = round(expected_seconds(model, data, request, where) / 60, 1) if earlier is None else 0
             click.echo(json.dumps(plan) if as_json else "\n".join(f"{k}: {v}" for k, v in plan.items()))
             return
         if share.rank and earlier is None:
