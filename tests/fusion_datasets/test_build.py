@@ -141,7 +141,15 @@ def test_a_bad_source_leaves_nothing_behind(digits_folder: Path, tmp_path: Path)
 
 
 def test_impossible_settings(tmp_path: Path) -> None:
-    for settings in ({"seed": -1}, {"seed": 2**63}, {"limit": 0}, {"workers": 0, "limit": 2}, {"stand_in_count": 0}):
+    for settings in (
+        {"seed": -1},
+        {"seed": 2**63},
+        {"seed": 1.5},
+        {"limit": 2.5},
+        {"limit": 0},
+        {"workers": 0, "limit": 2},
+        {"stand_in_count": 0},
+    ):
         with pytest.raises(FusionDatasetsError, match="got"):
             build_mnist("stand-in", tmp_path / "a.h5", progress=False, **settings)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())

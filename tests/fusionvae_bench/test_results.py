@@ -56,6 +56,10 @@ def test_the_file_holds_every_key_of_the_contract_and_no_nan(result, tmp_path):
         (lambda d: d["scores"]["1"].update(mse_min=float("nan")), "mse_min is nan"),
         (lambda d: d["scores"].pop("3"), "lacks the scores of 3 inputs"),
         (lambda d: d.update(num_inputs=[]), "names no numbers of inputs"),
+        *(
+            (lambda d, name=name: d.update({name: -5}), f"its {name} is -5, expected at least 1")
+            for name in ("num_images", "num_samples", "num_dims")
+        ),
         (lambda d: d.update(training={"seed": "abc"}), "its training's seed should be int, got 'abc'"),
         (lambda d: d.update(training={"epochs": "many"}), "its training's epochs should be float, got 'many'"),
     ],
@@ -72,7 +76,8 @@ def test_a_damaged_file_is_refused_in_one_sentence(result, tmp_path, change, exp
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("{", "is not JSON"), ("[1]", "holds a list"), (None, "cannot be read")]
+    ("text", "expected"),
+    [("{", "is not JSON"), ("[" * 200_000, "is not JSON"), ("[1]", "holds a list"), (None, "cannot be read")],
 )
 def test_what_is_no_json_object_is_refused(tmp_path, text, expected):
     if text is not None:

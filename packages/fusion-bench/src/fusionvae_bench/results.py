@@ -285,6 +285,9 @@ def _check(result: Result) -> None:
         raise ValueError(f"it lacks the scores of {lacking[0]} inputs")
     if not result.num_inputs:
         raise ValueError("it names no numbers of inputs")
+    for name in ("num_images", "num_samples", "num_dims"):
+        if getattr(result, name) < 1:
+            raise ValueError(f"its {name} is {getattr(result, name)}, expected at least 1")
     training = result.training or {}
     for name, kinds in _TRAINING_TYPES.items():
         value = training.get(name)

@@ -56,10 +56,10 @@ class BuildPlan:
     skip_bad: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed <= MAX_SEED:
-            raise FusionDatasetsError(f"got seed {self.seed}; expected a whole number from 0 to {MAX_SEED}")
-        if self.limit is not None and self.limit < 1:
-            raise FusionDatasetsError(f"got a limit of {self.limit} rows; expected at least 1")
+        if not isinstance(self.seed, int) or not 0 <= self.seed <= MAX_SEED:
+            raise FusionDatasetsError(f"got seed {self.seed!r}; expected a whole number from 0 to {MAX_SEED}")
+        if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
+            raise FusionDatasetsError(f"got a limit of {self.limit!r} rows; expected a whole number, at least 1")
 
     @cached_property
     def originals(self) -> dict[str, int]:
