@@ -17,6 +17,7 @@ from fusionvae_bench.errors import DataError, ModelError, NonFiniteWeightError, 
 from fusionvae_bench.evaluate import Request, answers, expected_seconds, fingerprint, score_tiles
 from fusionvae_bench.metrics import bits_per_dim
 from fusionvae_bench.tiles import TILE_ROWS, Share, TileStore
+from fusionvae_model import FusionVAEError
 
 
 def numbers(result) -> np.ndarray:
@@ -348,7 +349,8 @@ def test_kill_minus_nine_leaves_nothing_half_written_and_costs_one_tile(tmp_path
         ),
         ({"num_inputs": (False, True)}, DataError, "got num_inputs=False"),
         ({"training": {"path": Path()}}, DataError, "cannot be stored as JSON"),
-        ({"device": "nonsense"}, DataError, "got the device 'nonsense'"),
+        ({"num_inputs": 3}, DataError, "got num_inputs=3, expected several"),
+        ({"device": "nonsense"}, FusionVAEError, "got device 'nonsense'; expected one that PyTorch knows"),
     ],
 )
 def test_what_cannot_be_scored_is_refused_before_any_work(change, error, expected):

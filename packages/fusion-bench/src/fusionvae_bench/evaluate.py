@@ -32,7 +32,7 @@ from fusionvae_bench.results import AVERAGE, FORMAT_VERSION, Result
 from fusionvae_bench.scoring import score_tile
 from fusionvae_bench.summary import calibration_bins, floor_warnings, input_gains, summarise
 from fusionvae_bench.tiles import ALONE, CALIBRATION_BINS, SCORE, TILE_ROWS, Share, Tile, TileStore, leaves_gaps, tiles
-from fusionvae_model.device import PRECISIONS, Precision
+from fusionvae_model.device import PRECISIONS, Precision, usable_device
 from fusionvae_model.progress import Progress
 
 if TYPE_CHECKING:
@@ -136,13 +136,15 @@ def evaluate(
         The result, with every image's scores in ``per_image``.
 
     Raises:
-        BenchError: if model and data do not fit, the model breaks its word, or a weight is not finite.
+        BenchError: if model and data do not fit, a setting is impossible, the model breaks its word, or a weight is not
+            finite.
+        FusionVAEError: if there is no such device.
     """
     request = Request(
         num_samples=_whole("num_samples", num_samples),
         limit=None if limit is None else _whole("limit", limit),
         evenly_spaced=bool(evenly_spaced),
-        num_inputs=tuple(_whole("num_inputs", k) for k in num_inputs),
+        num_inputs=tuple(_whole("num_inputs", k) for k in _several("num_inputs", num_inputs)),
         seed=_whole("seed", seed),
         metrics=metrics,
         precision=precision,
@@ -153,12 +155,10 @@ def evaluate(
             f"nothing tells this {type(model).__name__} from another one, whose scores may lie in {partial}; state "
             "what it is by origin, or do without partial"
         )
+    where = usable_device(device) if device is not None else _device_of(model)
     try:
-        where = torch.device(device) if device is not None else _device_of(model)
         json.dumps(training)
-    except RuntimeError as error:
-        raise DataError(f"got the device {device!r}, expected one that PyTorch knows: {error}") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise DataError(f"training cannot be stored as JSON ({error}); state it in text and numbers") from error
     identity = fingerprint(model, data, request, where, origin=origin)
     store = TileStore(None if partial is None else Path(partial), identity, rank=share.rank)
@@ -343,6 +343,13 @@ def _whole(name: str, value: Any) -> int:
     except TypeError:
         pass
     raise DataError(f"got {name}={value!r}, expected a whole number")
+
+
+def _several(name: str, values: Any) -> tuple[Any, ...]:
+    try:
+        return tuple(values)
+    except TypeError:
+        raise DataError(f"got {name}={values!r}, expected several whole numbers, such as (0, 1, 2, 3)") from None
 
 
 def fingerprint(
