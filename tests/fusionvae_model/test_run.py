@@ -61,7 +61,7 @@ if killed(fork(reference_folder, 0)):
 whole_time = time.monotonic() - started
 chance = random.Random(0)
 deaths = 0
-while killed(fork(victim_folder, chance.randint(5, 40))):
+while killed(fork(victim_folder, chance.randint(5, 40 if deaths < 24 else 80))):
     deaths += 1
 for _ in range(3):  # by the clock, at any moment of a run; one that comes too late kills nobody and costs nothing
     pid = fork(clocked_folder, 0)

@@ -285,7 +285,7 @@ def test_event_files_say_what_the_log_says(quick_train, tmp_path, monkeypatch):
 
 def test_event_files_without_tensorboard(quick_train, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(FusionVAEError, match=r"pip install 'fusionvae-model\[train\]'"):
+    with pytest.raises(FusionVAEError, match="pip install tensorboard"):
         quick_train(tmp_path / "run", tensorboard=True)
 
 
