@@ -217,6 +217,15 @@ def test_fuse_also_writes_the_parts(model_folder, pictures, tmp_path):
     assert "holds notes.txt, which is none of the parts" in failure(*words, "--samples", 3)
     assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == before
     assert "which is a file; name a folder" in failure(*words[:-1], tmp_path / "s.png")
+    assert f"holds {pictures[0].name}, which is to be fused" in failure(*words[:-1], pictures[0].parent)
+
+
+def test_the_sheet_may_lie_beside_the_parts(model_folder, pictures, tmp_path):
+    for _ in range(2):
+        sheet = tmp_path / "fused" / "sheet.png"
+        done = call("fuse", *pictures, "--weights", model_folder, "-o", sheet, "--parts", sheet.parent, "--samples", 2)
+        assert done.exit_code == 0, done.output
+    assert len(list((tmp_path / "fused").iterdir())) == 5
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])

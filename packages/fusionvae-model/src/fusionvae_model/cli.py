@@ -237,7 +237,7 @@ def fuse(
 
     sheets.check_output(output, images)
     if parts is not None:
-        sheets.check_parts_folder(parts)
+        sheets.check_parts_folder(parts, images, output)
     keep_freed_memory()
     model = load_model(weights, device=resolve_device(device))
     inputs = sheets.read_inputs(images, model.config, fit=fit)

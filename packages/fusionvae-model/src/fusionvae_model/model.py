@@ -297,7 +297,7 @@ class FusionModel(nn.Module, ABC):
             )
 
     def _check_num_samples(self, num_samples: int) -> None:
-        if not isinstance(num_samples, int) or num_samples < 1:
+        if not hasattr(num_samples, "__index__") or num_samples < 1:
             raise FusionVAEError(f"num_samples is {num_samples!r}; expected a whole number, at least 1")
 
 

@@ -135,16 +135,18 @@ def check_output(path: Path, images: Sequence[Path]) -> None:
         raise FusionVAEError(f"got {path} for both a picture and the sheet; name another file ending in .png")
 
 
-def check_parts_folder(folder: Path) -> None:
+def check_parts_folder(folder: Path, images: Sequence[Path], sheet: Path) -> None:
     """Check before any work that the parts may be written there, in place of earlier ones alone.
 
     Raises:
-        FusionVAEError: If it is no folder, or holds anything else.
+        FusionVAEError: If it is no folder, or holds one of the pictures to be fused or anything else but the sheet.
     """
     if folder.exists() and not folder.is_dir():
         raise FusionVAEError(f"got {folder} for the parts, which is a file; name a folder")
+    if among := [path for path in images if path.resolve().parent == folder.resolve()]:
+        raise FusionVAEError(f"{folder} holds {among[0].name}, which is to be fused; name a folder of the parts' own")
     for path in folder.iterdir() if folder.exists() else ():
-        if not _PART.fullmatch(path.name):
+        if not _PART.fullmatch(path.name) and path.resolve() != sheet.resolve():
             raise FusionVAEError(f"{folder} holds {path.name}, which is none of the parts; name a folder of their own")
 
 
@@ -154,13 +156,12 @@ def write_parts(folder: Path, fusion: Fusion) -> None:
     The grey levels of ``uncertainty.png`` are 510 times the standard deviation, whose most is a half.
 
     Raises:
-        FusionVAEError: If the folder holds anything else, or a file cannot be written.
+        FusionVAEError: If a file cannot be written.
     """
-    check_parts_folder(folder)
     hypotheses = {f"hypothesis-{i:02d}.png": image for i, image in enumerate(fusion.hypotheses, start=1)}
     images = {"mean.png": fusion.mean, "uncertainty.png": fusion.standard_deviation / FULL_SCALE, **hypotheses}
     for path in folder.iterdir() if folder.exists() else ():
-        if path.name not in images:
+        if _PART.fullmatch(path.name) and path.name not in images:
             path.unlink()
     for name, image in images.items():
         write_file(folder / name, _png(_picture(image, heat=False)))
