@@ -14,7 +14,7 @@ from torch import Tensor
 from fusionvae_bench.errors import DataError, NonFiniteWeightError
 from fusionvae_bench.importance import ImportanceStream
 from fusionvae_bench.metrics import DrawErrors, DrawStream
-from fusionvae_bench.protocol import LikelihoodModel, SamplingModel, draw, in_eval_mode, weigh
+from fusionvae_bench.protocol import LikelihoodModel, SamplingModel, draw, weigh
 from fusionvae_model.device import Precision
 
 PIXELS_PER_CALL = MappingProxyType({"cpu": 2048 * 32 * 32, "cuda": 16384 * 32 * 32})
@@ -81,10 +81,9 @@ def estimate_nll(
     generator = generator if generator is not None else _fresh_generator(target.device)
     stream = ImportanceStream((len(target), len(counts)), num_samples)
     for size in _chunks(num_samples, target, chunk):
-        with in_eval_mode(model):
-            weights = weigh(
-                model, target, inputs, num_samples=size, num_inputs=counts, generator=generator, precision=precision
-            )
+        weights = weigh(
+            model, target, inputs, num_samples=size, num_inputs=counts, generator=generator, precision=precision
+        )
         log_weights = weights.cpu().double().numpy()
         if not np.isfinite(log_weights).all():
             image, which, sample = np.argwhere(~np.isfinite(log_weights))[0]
@@ -132,8 +131,7 @@ def estimate_draws(
     stream = DrawStream(target)
     for size in _chunks(num_samples, target[: len(pool)], chunk):
         known = None if masks is None else masks[: len(pool)]
-        with in_eval_mode(model):
-            samples = draw(model, pool, num_samples=size, generator=generator, masks=known, precision=precision)
+        samples = draw(model, pool, num_samples=size, generator=generator, masks=known, precision=precision)
         stream.update(samples)
     return stream.errors()
 

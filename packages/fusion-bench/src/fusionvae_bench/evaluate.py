@@ -24,7 +24,6 @@ from fusionvae_bench.protocol import (
     SamplingModel,
     for_inference,
     has_likelihood,
-    in_eval_mode,
     is_deterministic,
 )
 from fusionvae_bench.provenance import git_commit, versions
@@ -192,7 +191,7 @@ def score_tiles(
     left = [tile for tile in mine if tile not in store]
     total = sum(tile.kept for tile in mine)
     done = total - sum(tile.kept for tile in left)
-    with in_eval_mode(scorer), Progress("scoring", total, unit="images", done=done, quiet=quiet) as progress:
+    with Progress("scoring", total, unit="images", done=done, quiet=quiet) as progress:
         for tile in left:
             store.write(tile, score_tile(scorer, data, tile, request, device))
             progress.advance(units=tile.kept)
@@ -210,9 +209,8 @@ def expected_seconds(model: Any, data: FusionDataset, request: Request, device: 
     scorer, tiles = for_inference(model), request.tiles(data)
     images = TILE_ROWS * data.shape[0] * data.shape[1]
     few = min(request.num_samples, max(1, PIXELS_PROBED // images))
-    with in_eval_mode(scorer):
-        score_tile(scorer, data, tiles[0], dataclasses.replace(request, num_samples=1), device)  # the first is slow
-        seconds = score_tile(scorer, data, tiles[0], dataclasses.replace(request, num_samples=few), device).seconds
+    score_tile(scorer, data, tiles[0], dataclasses.replace(request, num_samples=1), device)  # the first is slow
+    seconds = score_tile(scorer, data, tiles[0], dataclasses.replace(request, num_samples=few), device).seconds
     draws_once = is_deterministic(model) and not has_likelihood(model)
     return seconds * len(tiles) * (1 if draws_once else request.num_samples / few)
 

@@ -199,7 +199,7 @@ def weigh(
         _check_type(doing, returned, target)
         return returned
 
-    with _computing_in(precision, target.device), stated_by(model, doing):
+    with in_eval_mode(model), _computing_in(precision, target.device), stated_by(model, doing):
         if offers(model.log_importance_weights, "num_inputs"):
             log_weights = weigh_once(inputs, num_inputs=tuple(num_inputs))
         else:
@@ -255,7 +255,7 @@ def draw(
     else:
         method = partial(method, _lent(model, inputs))
     doing = f"{type(model).__name__}.sample"
-    with _computing_in(precision, inputs.device), stated_by(model, doing):
+    with in_eval_mode(model), _computing_in(precision, inputs.device), stated_by(model, doing):
         samples = method(num_samples=num_samples, generator=generator)
     _check_type(doing, samples, inputs)
     if precision != "32":

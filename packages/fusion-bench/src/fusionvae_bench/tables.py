@@ -405,8 +405,8 @@ def _scaled(value: float | None, factor: float) -> float | None:
 def _notes(results: list[Result], table: ScoreTable | None) -> list[str]:
     if not results:
         return []
-    notes = ["± is the standard error over the images scored; avg is the plain mean of the four"]
-    notes[0] += "." if table is None else " here, the paper's as printed."
+    printed = " here, the paper's as printed" if table else ""
+    notes = [f"± is the standard error over the images scored; avg is the plain mean of the four{printed}."]
     samples, fewer = {r.num_samples for r in results if _draws(r)}, "with fewer samples both NLL and MSE_min come out"
     if table is None and samples:
         notes.append(f"S = {', '.join(map(str, sorted(samples)))}: {fewer} larger.")

@@ -291,7 +291,7 @@ class FusionVAE(FusionModel):
     @staticmethod
     def _sizes(num_inputs: Sequence[int] | None, inputs: Tensor) -> tuple[int, ...]:
         """Return the numbers of inputs to score, checked."""
-        if num_inputs is not None and not isinstance(num_inputs, Sequence):
+        if num_inputs is not None and not hasattr(num_inputs, "__iter__"):
             raise FusionVAEError(f"num_inputs is {num_inputs!r}; expected several numbers, such as (0, 1, 2, 3)")
         sizes = (inputs.shape[1],) if num_inputs is None else tuple(num_inputs)
         if not sizes or min(sizes) < 0 or max(sizes) > inputs.shape[1]:

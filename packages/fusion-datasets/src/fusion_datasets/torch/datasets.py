@@ -76,7 +76,7 @@ class Benchmark(Dataset[Any]):
         render: bool = True,
         grey: bool | None = None,
     ) -> None:
-        if not isinstance(seed, int) or seed < 0:
+        if not hasattr(seed, "__index__") or seed < 0:
             raise FusionDatasetsError(f"got seed {seed!r}; expected a whole number from 0 up")
         path = Path(root) / f"{self.benchmark}.h5"
         if not path.exists():
@@ -100,7 +100,7 @@ class Benchmark(Dataset[Any]):
         Raises:
             FusionDatasetsError: If it is no whole number from 0 up.
         """
-        if not isinstance(epoch, int) or epoch < 0:
+        if not hasattr(epoch, "__index__") or epoch < 0:
             raise FusionDatasetsError(f"got epoch {epoch!r}; expected a whole number from 0 up")
         self._epoch.fill_(epoch)
 
@@ -204,7 +204,7 @@ class RandomNumInputs:
     """
 
     def __init__(self, max_inputs: int = 3, *, seed: int = 0) -> None:
-        if not isinstance(max_inputs, int) or max_inputs < 0:
+        if not hasattr(max_inputs, "__index__") or max_inputs < 0:
             raise FusionDatasetsError(f"got at most {max_inputs!r} inputs; expected a whole number from 0 up")
         self.max_inputs, self.seed = max_inputs, seed
 
