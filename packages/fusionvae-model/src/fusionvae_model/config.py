@@ -227,6 +227,14 @@ class ModelConfig(_Config):
         return sum(self.latents_per_scale)
 
     @property
+    def latent_shapes(self) -> list[tuple[int, int, int]]:
+        """``(m, h_l, w_l)`` of each latent group, in the order in which they draw."""
+        sides = [
+            self.coarsest_side << scale for scale, count in enumerate(self.latents_per_scale) for _ in range(count)
+        ]
+        return [(self.latent_channels, side, side) for side in sides]
+
+    @property
     def num_dims(self) -> int:
         """Numbers per image that the likelihood estimate counts; bits per dim divide by it."""
         return self.nll_size**2 * self.channels

@@ -336,14 +336,11 @@ class FusionVAE(FusionModel):
         Raises:
             FusionVAEError: If a shape does not fit the model, or a value of the inputs is out of range.
         """
-        config, batch_size = self.config, len(latents[0]) if len(latents) else 0
-        scales = enumerate(config.latents_per_scale)
-        sides = [config.coarsest_side << scale for scale, count in scales for _ in range(count)]
+        batch_size, shapes = len(latents[0]) if len(latents) else 0, self.config.latent_shapes
         got = [list(of_group.shape) for of_group in latents]
-        if not batch_size or got != [[batch_size, config.latent_channels, side, side] for side in sides]:
+        if not batch_size or got != [[batch_size, *shape] for shape in shapes]:
             raise FusionVAEError(
-                f"got latents of shapes {got}; expected {config.num_groups} groups of "
-                f"{[['b', config.latent_channels, side, side] for side in sides]}"
+                f"got latents of shapes {got}; expected {len(shapes)} groups of {[['b', *shape] for shape in shapes]}"
             )
         inputs = self._inputs_to_sample(inputs, len(latents[0]), 1)
         _, (context,) = self._encode(None, inputs, (inputs.shape[1],))

@@ -1,6 +1,6 @@
 """The noise of a batch's latents, the same however the batch is cut among processes and passes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -48,13 +48,13 @@ class BatchNoise:
         batch_size: int,
         rows: slice,
         num_samples: int = 1,
-        shapes: list[torch.Size] | None = None,
+        shapes: Sequence[Sequence[int]] = (),
     ) -> None:
         self._generator = generator
         self._batch_size = batch_size * num_samples
         self._rows = slice(rows.start * num_samples, rows.stop * num_samples)
         self.mean_variances: list[Tensor] = []
-        self._drawn = [self._draw(shape) for shape in shapes or ()]
+        self._drawn = [self._draw(shape) for shape in shapes]
 
     def __call__(self, mean: Tensor) -> Tensor:
         """Return the rows' noise for the next group, ``[b · num_samples, m, h, w]``."""
@@ -62,6 +62,6 @@ class BatchNoise:
         self.mean_variances.append(mean.detach().var(dim=0, correction=0))
         return drawn
 
-    def _draw(self, shape: torch.Size) -> Tensor:
+    def _draw(self, shape: Sequence[int]) -> Tensor:
         device = self._generator.device
         return torch.randn((self._batch_size, *shape), generator=self._generator, device=device)[self._rows]

@@ -91,8 +91,8 @@ class TrainingStep:
         self.average = WeightAverage(self.parameters, decay=config.ema) if config.ema else None
         buffers = [*self.model.named_buffers(), *self.spectral.named_buffers(prefix="spectral")]
         self.guard = StepGuard(self.parameters, dict(buffers))
-        self.latent_shapes = self._latent_shapes()
-        self.group_sizes = [shape.numel() for shape in self.latent_shapes]
+        self.latent_shapes = run.model.latent_shapes
+        self.group_sizes = [math.prod(shape) for shape in self.latent_shapes]
         self._forward = compiled(self.model, device) if run.compile else self.model
 
     def take(self, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -244,16 +244,6 @@ class TrainingStep:
     def _weights(self) -> AbstractContextManager[list[Tensor]]:
         """Compute all weights at once; compiled code computes those of its convolutions by itself, fused."""
         return nullcontext(self.weights.compute()) if self.run.compile else self.weights.in_place()
-
-    @torch.no_grad()
-    def _latent_shapes(self) -> list[torch.Size]:
-        """Return ``(m, h_l, w_l)`` of the groups in the order in which they draw."""
-        model = self.run.model
-        target = torch.zeros(1, model.channels, model.image_size, model.image_size, device=self.device)
-        noise = BatchNoise(torch.Generator(self.device), batch_size=1, rows=slice(0, 1))
-        self.model.eval()(target, target[:, None][:, :0], generator=noise)
-        self.model.train()
-        return [variance.shape for variance in noise.mean_variances]
 
     def _kl_of_all_passes(self, batch: Batch, step: int, shares: list[slice]) -> Tensor | None:
         """Return the KL that balances the groups where several passes make up a batch, ``[L]``; else nothing.
