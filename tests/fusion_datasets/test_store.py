@@ -60,6 +60,9 @@ def test_a_data_set_is_a_sequence(benchmark_file: Path) -> None:
     for row in (TEST_ROWS, -TEST_ROWS - 1):
         with pytest.raises(IndexError):
             data[row]
+    for several in (slice(0, 5), 1.0, "1", None):
+        with pytest.raises(FusionDatasetsError, match=r"as a row; expected a whole number: read\(start, stop\)"):
+            data[several]  # type: ignore[index]
     for start, stop in ((-1, 2), (3, 2), (0, TEST_ROWS + 1)):
         with pytest.raises(FusionDatasetsError, match="0 ≤ start ≤ stop ≤ 40"):
             data.read(start, stop)
@@ -84,8 +87,14 @@ def test_the_stream_of_a_row_goes_on_after_the_stored_inputs(benchmark_file: Pat
             beyond = data.inputs_beyond(row, num_inputs)
             assert beyond.shape == (num_inputs, 32, 32, 1)
             assert np.array_equal(beyond[:3], data[row].inputs[:num_inputs])  # type: ignore[index]
-    expected = render_example(data[17].target, data.spec, 3, "test", 17, 8).inputs
-    assert np.array_equal(data.inputs_beyond(17, 8), expected)
+            rendered = data.render(row, num_inputs)
+            assert np.array_equal(rendered.inputs, beyond)
+            assert np.array_equal(rendered.target, data[row].target)
+            assert np.array_equal(rendered.masks[:3], data[row].masks[:num_inputs])  # type: ignore[index]
+            assert rendered.masks.shape == (num_inputs, 32, 32)
+    expected = render_example(data[17].target, data.spec, 3, "test", 17, 8)
+    assert np.array_equal(data.inputs_beyond(17, 8), expected.inputs)
+    assert np.array_equal(data.render(17, 8).masks, expected.masks)
     for number in (0, 9):
         with pytest.raises(FusionDatasetsError, match=r"a row yields 1 … 8"):
             data.inputs_beyond(0, number)

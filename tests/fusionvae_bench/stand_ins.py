@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fusion_datasets.corruptions import RenderedExample
+
 
 @dataclass
 class MemoryData:
@@ -47,8 +49,10 @@ class MemoryData:
             target=self.target[rows], inputs=self.inputs[rows, :3], masks=self.masks[rows], index=rows, label=rows % 10
         )
 
-    def inputs_beyond(self, row, num_inputs):
-        return self.inputs[row, :num_inputs]
+    def render(self, row, num_inputs):
+        beyond = np.flip(self.masks[row], axis=1)[np.arange(num_inputs) % 3]
+        masks = np.concatenate((self.masks[row], beyond))[:num_inputs]
+        return RenderedExample(self.target[row], self.inputs[row, :num_inputs], masks)
 
 
 class Config:

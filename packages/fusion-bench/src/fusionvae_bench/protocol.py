@@ -247,7 +247,7 @@ def draw(
         if masks is None:
             raise ModelError(
                 f"{type(model).__name__} needs masks, and there are none for {inputs.shape[1]} inputs; "
-                "score it for the numbers of inputs that the data set stores"
+                "give them as masks, bool [b, k, h, w]"
             )
         method = partial(method, _lent(model, inputs), masks=_lent(model, masks))
     elif inputs.shape[1] == 0 and offers(method, "batch_size"):

@@ -33,12 +33,14 @@ def images_from_batch(batch: FusionBatch, device: torch.device) -> Images:
 
 
 def read_images(data: FusionDataset, start: int, stop: int, num_inputs: int, device: torch.device) -> Images:
-    """Read rows with at least so many inputs; those beyond the stored ones are rendered, and then have no masks."""
+    """Read rows with at least so many inputs; those beyond the stored ones are rendered."""
     batch = data.read(start, stop)
     target, inputs, masks = images_from_batch(batch, device)
     if num_inputs > inputs.shape[1]:
-        more = np.stack([data.inputs_beyond(row, num_inputs) for row in range(start, stop)])
+        rendered = [data.render(row, num_inputs) for row in range(start, stop)]
+        more, shown = np.stack([row.inputs for row in rendered]), np.stack([row.masks for row in rendered])
         inputs = torch.from_numpy(more).to(device).permute(0, 1, 4, 2, 3).float().div(255)
+        masks = torch.from_numpy(shown).to(device)
     return target, inputs, masks
 
 
@@ -67,7 +69,7 @@ def score_tile(model: Any, data: FusionDataset, tile: Tile, request: Request, de
     if isinstance(model, SamplingModel) and request.wants("mse"):
         num_draws = 1 if is_deterministic(model) else request.num_samples
         for column, k in enumerate(counts):
-            shown = None if masks is None or k > masks.shape[1] else masks[:, :k]
+            shown = None if masks is None else masks[:, :k]
             generator = tile.generator(request.seed, PRIOR, k, device=device)
             try:
                 errors = estimate_draws(

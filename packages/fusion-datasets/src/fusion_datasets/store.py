@@ -21,7 +21,7 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from fusion_datasets.composition import grey_levels
-from fusion_datasets.corruptions import OccluderPool, render_example
+from fusion_datasets.corruptions import OccluderPool, RenderedExample, render_example
 from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.flushing import Flusher
 from fusion_datasets.schema import (
@@ -176,6 +176,7 @@ class FusionDataset:
         return self.header.rows[self.split]
 
     def __getitem__(self, row: int) -> FusionExample:
+        """Read one row; `read` reads several at once."""
         row = self._row(row)
         batch = self.read(row, row + 1)
         return FusionExample(
@@ -206,14 +207,23 @@ class FusionDataset:
         )
 
     def inputs_beyond(self, row: int, num_inputs: int) -> NDArray[np.uint8]:
-        """Render the first inputs of an evaluation row, also more of them than are stored.
+        """Render the first inputs of an evaluation row, uint8 `[num_inputs, h, w, c]`; `render` has their masks too."""
+        return self.render(row, num_inputs).inputs
+
+    def render(self, row: int, num_inputs: int) -> RenderedExample:
+        """Render the first inputs of an evaluation row and their masks, also more of them than are stored.
 
         Arguments:
             row: The row.
             num_inputs: 1 … 8; the first three equal the stored ones.
 
         Returns:
-            uint8 `[num_inputs, h, w, c]`.
+            The row's target, uint8 `[h, w, c]`, its inputs, uint8 `[num_inputs, h, w, c]`, and where they show it, bool
+            `[num_inputs, h, w]`.
+
+        Raises:
+            FusionDatasetsError: If the split is `train`, or there are not as many inputs.
+            IndexError: If there is no such row.
         """
         if self.split == "train":
             raise FusionDatasetsError("the split 'train' has no frozen inputs; render them live")
@@ -225,7 +235,9 @@ class FusionDataset:
         example = render_example(
             target, self.spec, self.seed, self.split, index, num_inputs, self.occluders, placed=True
         )
-        return grey_levels(example.inputs) if self.grey else example.inputs
+        if not self.grey:
+            return example
+        return RenderedExample(grey_levels(example.target), grey_levels(example.inputs), example.masks)
 
     def close(self) -> None:
         """Close the file; reading opens it again."""
@@ -257,7 +269,12 @@ class FusionDataset:
             ) from error
 
     def _row(self, row: int) -> int:
-        row = operator.index(row)
+        try:
+            row = operator.index(row)
+        except TypeError:
+            raise FusionDatasetsError(
+                f"got {row!r:.60} as a row; expected a whole number: read(start, stop) reads several rows at once"
+            ) from None
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
         return row % len(self)
