@@ -1,7 +1,9 @@
+import errno
 import json
 import re
 import sys
 from pathlib import Path
+from unittest import mock
 
 import click
 import pytest
@@ -53,6 +55,21 @@ def test_run_scores_and_says_so(place, tmp_path):
     assert "Table 1 on stand-in images" in done.stdout
     assert "6/6 images" in done.stderr
     assert str(place) not in (tmp_path / "r.json").read_text()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory: you tried to allocate 8 bytes")])
+def test_too_little_memory_is_one_sentence(error, place, tmp_path, monkeypatch):
+    monkeypatch.setattr("fusionvae_bench.cli.scoring.evaluate", mock.Mock(side_effect=error))
+    done = run(place, tmp_path / "r.json")
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1].startswith("Error: there is not enough memory for this; take fewer --workers")
+
+
+def test_a_reader_who_has_had_enough_is_no_failure(place, tmp_path, monkeypatch):
+    monkeypatch.setattr("fusionvae_bench.cli.scoring.evaluate", mock.Mock(side_effect=BrokenPipeError(errno.EPIPE, "")))
+    done = run(place, tmp_path / "r.json")
+    assert done.exit_code == 1
+    assert "Error" not in done.output
 
 
 def test_a_second_call_reuses_the_first(place, tmp_path):

@@ -163,6 +163,13 @@ WRONGS = {
         lambda f: rewrite_tensors(f / "model.safetensors", lambda t: t["walk.h"].view(-1)[3].fill_(torch.nan)),
         "NaN or infinite values in walk.h",
     ),
+    "petabytes": (
+        lambda f: rewrite_json(
+            f / "config.json",
+            model=json.loads((f / "config.json").read_text())["model"] | {"base_channels": 8_000_000},
+        ),
+        "do not fit their own config.json: it describes a model for which there is not enough memory",
+    ),
     "an infinite variance": (
         lambda f: rewrite_tensors(
             f / "model.safetensors", lambda t: t["encoder.stages.0.0.branch.0.running_var"][0].fill_(torch.inf)

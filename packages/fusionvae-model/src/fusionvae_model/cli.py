@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 
 from fusionvae_model import __version__
 from fusionvae_model.catalogue import load_model
 from fusionvae_model.checkpoint import model_folder, read_training_summary
 from fusionvae_model.config import AGGREGATIONS, MODEL_KINDS, PRESETS
-from fusionvae_model.device import PRECISIONS
+from fusionvae_model.device import PRECISIONS, is_out_of_memory
 from fusionvae_model.errors import FusionVAEError
 from fusionvae_model.initial_weights import extinct_channels
 from fusionvae_model.sheets import FITS
@@ -32,8 +31,8 @@ class _OneSentenceErrors(click.Group):
             if error.errno == errno.EPIPE:  # whoever read the output has had enough
                 raise
             raise click.ClickException(f"{error.filename or 'the output'}: {error.strerror or error}") from error
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
                 raise
             raise click.ClickException(
                 "there is not enough memory for this; ask for less at once: in training a smaller --batch-size, or "

@@ -58,6 +58,13 @@ def device_name(device: torch.device) -> str:
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether something failed for want of memory, which PyTorch says in as many ways as it has allocators."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
+
+
 def compiled(model: nn.Module, device: torch.device) -> nn.Module:
     """Return a model that computes the same with fused kernels, on a GPU replayed as CUDA graphs.
 

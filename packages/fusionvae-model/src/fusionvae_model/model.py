@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fusionvae_model.aggregation import Aggregation, InputSet
 from fusionvae_model.checkpoint import model_folder, read_pretrained, write_pretrained
 from fusionvae_model.config import ModelConfig, preset_model
-from fusionvae_model.device import usable_device
+from fusionvae_model.device import is_out_of_memory, usable_device
 from fusionvae_model.errors import FusionVAEError
 from fusionvae_model.folding import fold_batch_norm
 from fusionvae_model.layers import Cells
@@ -125,11 +125,13 @@ class FusionModel(nn.Module, ABC):
         """
         where = usable_device(device)
         config, tensors = read_pretrained(model_folder(folder))
-        model = cls(config)
         try:
+            model = cls(config)
             model.load_state_dict(tensors)
-        except RuntimeError as error:
+        except (MemoryError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
+            if is_out_of_memory(error):
+                reason = "it describes a model for which there is not enough memory; copy the folder again"
             raise FusionVAEError(f"the weights in {folder} do not fit their own config.json: {reason}") from error
         return model.to(where).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 

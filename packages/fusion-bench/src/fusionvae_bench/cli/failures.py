@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -11,6 +12,7 @@ import click
 from fusion_datasets import FusionDatasetsError
 from fusionvae_bench.errors import BenchError
 from fusionvae_model import FusionVAEError
+from fusionvae_model.device import is_out_of_memory
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,8 +26,17 @@ def stated_failures(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except (BenchError, FusionDatasetsError, FusionVAEError) as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(" ".join(str(error).split())) from error
         except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever read the output has had enough
+                raise
             raise click.ClickException(f"{error.filename or 'a file'}: {error.strerror or error}") from error
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise click.ClickException(
+                "there is not enough memory for this; take fewer --workers or a machine with more: a run called "
+                "again goes on from where it stopped"
+            ) from error
 
     return run
