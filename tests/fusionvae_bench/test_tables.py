@@ -5,10 +5,11 @@ import pytest
 from stand_ins import MemoryData, Toy
 
 from fusionvae_bench import evaluate
+from fusionvae_bench.records import records
 from fusionvae_bench.rendering import to_html, to_latex, to_markdown
 from fusionvae_bench.report import markdown_report
 from fusionvae_bench.results import Score
-from fusionvae_bench.tables import all_tables, score_tables, settings_table, spread_table
+from fusionvae_bench.tables import all_tables, score_tables, settings_table, spread_table, tables_beyond
 
 
 def scored(nats: float, **changes):
@@ -119,6 +120,38 @@ def test_a_model_that_the_paper_does_not_know_gets_a_row_of_its_own():
     assert [line.model for line in table.lines][-1] == "mine"
     assert table.lines[-1].cells[0].value == pytest.approx(14.72, abs=0.01)
     assert not any(line.role == "difference" for line in table.lines)
+
+
+def with_more_inputs(nats: float, *counts: int, **changes):
+    result = scored(nats, **changes)
+    more = {str(k): dataclasses.replace(result.score(0), nll_nats=nats - k, mse_min=k / 1000) for k in counts}
+    return dataclasses.replace(result, num_inputs=(0, 1, 2, 3, *counts), scores={**result.scores, **more})
+
+
+def test_more_inputs_than_the_paper_has_get_a_table_of_their_own():
+    results = [with_more_inputs(80.0, 4, 8), with_more_inputs(78.0, 8, name="other"), scored(70.0)]
+    (table,) = tables_beyond(results)
+    assert table.columns == ("4", "8")
+    assert [[cell.value for cell in line.cells] for line in table.lines] == [
+        [pytest.approx(v) if v else None for v in row] for row in ([76, 72, 0.4, 0.8], [None, 70, None, 0.8])
+    ]
+    assert table.lines[1].cells[1].is_best
+    assert "NLL, nats per image: k = 4 | 8 | MSE_min, 10⁻²: k = 4 | 8 |" in to_markdown(table)
+    assert "avg" not in to_markdown(table) + to_html(table) + to_latex(table)
+    assert to_html(table).count("<th scope='col'>8</th>") == 2
+    assert r"\multicolumn{2}{c}{NLL, nats per image}" in to_latex(table)
+    assert {(record["metric"], record["num_inputs"]) for record in records([table])} == {
+        (metric, k) for metric in ("NLL, nats per image", "MSE_min, 10⁻²") for k in ("4", "8")
+    }
+    assert table in all_tables(results)
+    assert tables_beyond([scored(70.0)]) == []
+
+
+def test_a_measure_that_nobody_knows_has_no_columns():
+    result = with_more_inputs(80.0, 5)
+    scores = {k: dataclasses.replace(score, nll_nats=None) for k, score in result.scores.items()}
+    (table,) = tables_beyond([dataclasses.replace(result, scores=scores)])
+    assert [block.heading for block in table.blocks] == ["MSE_min, 10⁻²"]
 
 
 def test_html_escapes_names():

@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fusionvae_bench.paper import COLUMNS
 from fusionvae_bench.results import AVERAGE, Result
 from fusionvae_bench.rows import model_title
 from fusionvae_bench.tables import DIFFERENCE, PAPER, SettingsTable, Table
@@ -32,10 +31,10 @@ def records(tables: Sequence[Table | SettingsTable]) -> Iterator[dict[str, Any]]
             if line.role == DIFFERENCE:
                 continue
             for position, cell in enumerate(line.cells):
-                block = table.blocks[position // len(COLUMNS)]
+                block = table.blocks[position // len(table.columns)]
                 yield {
                     **_record(table.number, table.is_stand_in, line.model, line.role, block.heading),
-                    "num_inputs": COLUMNS[position % len(COLUMNS)],
+                    "num_inputs": table.columns[position % len(table.columns)],
                     "value": cell.value,
                     "error": cell.error,
                     "best": cell.is_best,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from fusionvae_bench.paper import COLUMNS
 from fusionvae_bench.results import Result
 from fusionvae_bench.tables import DIFFERENCE, Cell, SettingsTable, Table, number
 
@@ -29,9 +28,9 @@ def to_markdown(table: Table | SettingsTable) -> str:
 
 
 def _markdown_rows(table: Table) -> list[list[str]]:
-    heads = list(COLUMNS) * len(table.blocks)
+    heads = list(table.columns) * len(table.blocks)
     for position, block in enumerate(table.blocks):
-        heads[position * len(COLUMNS)] = f"{block.heading}: k = {COLUMNS[0]}"
+        heads[position * len(table.columns)] = f"{block.heading}: k = {table.columns[0]}"
     rows = [["model", "", *heads], ["---", "---", *["---:"] * len(heads)]]
     previous = None
     for line in table.lines:
@@ -51,11 +50,11 @@ def to_html(table: Table | SettingsTable) -> str:
 
 
 def _scores_html(table: Table) -> str:
-    span = len(COLUMNS)
+    span = len(table.columns)
     parts = ["<thead><tr><th rowspan='2' scope='col'>Model</th><th rowspan='2'></th>"]
     parts += [f"<th colspan='{span}' scope='colgroup'>{_typeset(block.heading)}</th>" for block in table.blocks]
     parts.append("</tr><tr>")
-    parts += [f"<th scope='col'>{column}</th>" for _ in table.blocks for column in COLUMNS]
+    parts += [f"<th scope='col'>{column}</th>" for _ in table.blocks for column in table.columns]
     parts.append("</tr></thead>")
     for model in dict.fromkeys(line.model for line in table.lines):
         lines = [line for line in table.lines if line.model == model]
@@ -104,8 +103,10 @@ def to_latex(table: Table | SettingsTable) -> str:
     """Render as a floating table for LaTeX, numbered as in the paper; needs the package booktabs."""
     prefix, _, caption = table.title.partition(": ")
     number = prefix.removeprefix("Table ")
-    columns = len(table.benchmarks) * 2 if isinstance(table, SettingsTable) else len(table.blocks) * len(COLUMNS)
-    lead = 1 if isinstance(table, SettingsTable) else 2
+    if isinstance(table, SettingsTable):
+        lead, columns = 1, len(table.benchmarks) * 2
+    else:
+        lead, columns = 2, len(table.blocks) * len(table.columns)
     lines = [
         r"\begin{table}",
         r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
@@ -133,11 +134,11 @@ def to_latex_document(tables: Sequence[Table | SettingsTable]) -> str:
 
 
 def _scores_latex(table: Table) -> list[str]:
-    span = len(COLUMNS)
+    span = len(table.columns)
     heads = [rf"\multicolumn{{{span}}}{{c}}{{{_tex(block.heading)}}}" for block in table.blocks]
     rules = [rf"\cmidrule(lr){{{3 + i * span}-{2 + (i + 1) * span}}}" for i in range(len(table.blocks))]
     lines = [rf"& & {' & '.join(heads)} \\", "".join(rules)]
-    lines.append(rf"& & {' & '.join(list(COLUMNS) * len(table.blocks))} \\")
+    lines.append(rf"& & {' & '.join(list(table.columns) * len(table.blocks))} \\")
     previous = None
     for line in table.lines:
         if line.model != previous:

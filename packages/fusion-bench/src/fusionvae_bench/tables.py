@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from fusionvae_bench.metrics import nats_from_bits_per_dim
 from fusionvae_bench.paper import COLUMNS, HYPERPARAMETERS, NUM_DIMS, NUM_SAMPLES, SPREADS, TABLES, ScoreTable
-from fusionvae_bench.results import Result, Score
+from fusionvae_bench.results import AVERAGE, Result, Score
 from fusionvae_bench.rows import ROWS, model_title, row_title
 from fusionvae_bench.seeds import SeedGroup, seed_groups
 from fusionvae_model import PRESETS
@@ -40,7 +40,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Block:
-    """Five neighbouring columns: one metric in one unit.
+    """Neighbouring columns, one for each number of inputs: one metric in one unit.
 
     Attributes:
         heading: metric and unit.
@@ -81,6 +81,7 @@ class Table:
         lines: of all rows.
         notes: what a reader must know.
         is_stand_in: whether it holds scores of rendered look-alikes.
+        columns: of each block: numbers of inputs, and "avg" for the mean over the paper's four.
     """
 
     number: int | None
@@ -89,6 +90,7 @@ class Table:
     lines: tuple[Line, ...]
     notes: tuple[str, ...] = ()
     is_stand_in: bool = False
+    columns: tuple[str, ...] = COLUMNS
 
     @property
     def has_ours(self) -> bool:
@@ -97,7 +99,7 @@ class Table:
 
     def decimals(self, column: int) -> tuple[int, int]:
         """Return the digits after the point of a column, counted over all blocks: of values, of errors."""
-        block = self.blocks[column // len(COLUMNS)]
+        block = self.blocks[column // len(self.columns)]
         return block.decimals, block.decimals if block.error_decimals is None else block.error_decimals
 
 
@@ -147,14 +149,15 @@ def all_tables(results: Sequence[Result], numbers: Sequence[int] = ALL_TABLES) -
         numbers: of the tables wanted, 1–12.
 
     Returns:
-        Where all are wanted, tables of benchmarks of one's own come first, and the paper's only beside results on its
-        benchmarks.
+        Where all are wanted, tables of benchmarks of one's own come first, the paper's only beside results on its
+        benchmarks, and scores with more inputs than the paper has last.
     """
     tables: list[Table | SettingsTable] = []
-    if set(numbers) == set(ALL_TABLES):
+    wants_all = set(numbers) == set(ALL_TABLES)
+    if wants_all:
         tables += own_tables(results)
         if results and not any(_is_the_papers(result) for result in results):
-            return tables
+            numbers = ()
     for number in numbers:
         if number in TABLES:
             tables += score_tables(results, number)
@@ -162,6 +165,8 @@ def all_tables(results: Sequence[Result], numbers: Sequence[int] = ALL_TABLES) -
             tables.append(spread_table(results, number))
         else:
             tables.append(settings_table())
+    if wants_all:
+        tables += tables_beyond(results)
     return tables
 
 
@@ -202,15 +207,53 @@ def score_tables(results: Sequence[Result], number: int = 1) -> list[Table]:
 
 def own_tables(results: Sequence[Result]) -> list[Table]:
     """Lay results on benchmarks that the paper has no table of beside each other, one table for each data set."""
-    measures, tables = (_nats(None), _mse(None)), []
+    tables = []
     others = [result for result in results if not _is_the_papers(result)]
     for digest in dict.fromkeys(result.dataset_digest for result in others):
         ours = [result for result in others if result.dataset_digest == digest]
+        measures = _known_measures(ours, COLUMNS)
         lines = [line for group in seed_groups(ours) for line in _here(group, measures, model_title(group.best))]
         blocks = tuple(measure.block for measure in measures)
         title = f"Scores on {ours[0].title}, split {ours[0].split}."
         tables.append(Table(None, title, blocks, tuple(_with_best(lines)), tuple(_notes(ours, None))))
     return tables
+
+
+def tables_beyond(results: Sequence[Result]) -> list[Table]:
+    """Lay scores with more inputs than the paper has beside each other, one table for each data set."""
+    tables = []
+    beyond = [result for result in results if _more_inputs(result)]
+    for digest in dict.fromkeys(result.dataset_digest for result in beyond):
+        ours = [result for result in beyond if result.dataset_digest == digest]
+        columns = tuple(map(str, sorted({k for result in ours for k in _more_inputs(result)})))
+        measures = _known_measures(ours, columns)
+        lines = [
+            line for group in seed_groups(ours) for line in _here(group, measures, model_title(group.best), columns)
+        ]
+        kind = ", stand-in images" if ours[0].is_stand_in else ""
+        tables.append(
+            Table(
+                None,
+                f"More inputs than the paper has: {ours[0].title}, split {ours[0].split}{kind}.",
+                tuple(measure.block for measure in measures),
+                tuple(_with_best(lines)),
+                tuple(_notes(ours, None, columns)),
+                is_stand_in=ours[0].is_stand_in,
+                columns=columns,
+            )
+        )
+    return tables
+
+
+def _known_measures(results: list[Result], columns: Sequence[str]) -> tuple[_Measure, ...]:
+    """Return likelihood and MSE_min, or the one of them that some result knows."""
+    measures = (_nats(None), _mse(None))
+    scores = [score for result in results for column in columns if (score := result.score(column))]
+    return tuple(m for m in measures if any(m.value(score) is not None for score in scores)) or measures
+
+
+def _more_inputs(result: Result) -> list[int]:
+    return [k for k in result.num_inputs if str(k) not in COLUMNS]
 
 
 def _is_the_papers(result: Result) -> bool:
@@ -314,21 +357,21 @@ def _in_row(group: SeedGroup, measures: tuple[_Measure, ...], number: int) -> li
     return _here(group, measures, str(row_title(group.best, number)))
 
 
-def _here(group: SeedGroup, measures: tuple[_Measure, ...], title: str) -> list[Line]:
+def _here(group: SeedGroup, measures: tuple[_Measure, ...], title: str, columns: Sequence[str] = COLUMNS) -> list[Line]:
     """Return the line of the best seed and, if there are several, that of their mean."""
     cells = []
     for measure in measures:
-        for column in COLUMNS:
+        for column in columns:
             score = group.best.score(column)
             cells.append(Cell(measure.value(score), measure.error(score)) if score else Cell())
     several = len(group.results) > 1
     role = f"best of {len(group.results)}" if several else HERE
     best = Line(title, role, tuple(cells), group.best)
-    return [best, _mean(group, measures, title)] if several else [best]
+    return [best, _mean(group, measures, title, columns)] if several else [best]
 
 
-def _mean(group: SeedGroup, measures: tuple[_Measure, ...], title: str) -> Line:
-    cells = (Cell(*group.spread(column, measure.value)) for measure in measures for column in COLUMNS)
+def _mean(group: SeedGroup, measures: tuple[_Measure, ...], title: str, columns: Sequence[str] = COLUMNS) -> Line:
+    cells = (Cell(*group.spread(column, measure.value)) for measure in measures for column in columns)
     return Line(title, f"mean of {len(group.results)}", tuple(cells))
 
 
@@ -402,11 +445,12 @@ def _scaled(value: float | None, factor: float) -> float | None:
     return None if value is None else factor * value
 
 
-def _notes(results: list[Result], table: ScoreTable | None) -> list[str]:
+def _notes(results: list[Result], table: ScoreTable | None, columns: Sequence[str] = COLUMNS) -> list[str]:
     if not results:
         return []
     printed = " here, the paper's as printed" if table else ""
-    notes = [f"± is the standard error over the images scored; avg is the plain mean of the four{printed}."]
+    average = f"; avg is the plain mean of the four{printed}" if AVERAGE in columns else ""
+    notes = [f"± is the standard error over the images scored{average}."]
     samples, fewer = {r.num_samples for r in results if _draws(r)}, "with fewer samples both NLL and MSE_min come out"
     if table is None and samples:
         notes.append(f"S = {', '.join(map(str, sorted(samples)))}: {fewer} larger.")

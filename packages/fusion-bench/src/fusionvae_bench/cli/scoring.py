@@ -32,7 +32,7 @@ from fusionvae_bench.processes import device_of, processes_that_pay, score_in_pr
 from fusionvae_bench.rendering import to_markdown
 from fusionvae_bench.results import RESULT, Result, read_result, write_result
 from fusionvae_bench.rows import ROWS, row_title
-from fusionvae_bench.tables import own_tables, score_tables
+from fusionvae_bench.tables import own_tables, score_tables, tables_beyond
 from fusionvae_bench.tiles import TileStore
 from fusionvae_bench.weights import WEIGHTS, load_model, model_name, origin, training_summary
 from fusionvae_model.device import PRECISIONS, Precision, keep_freed_memory, subnormals_as_zero
@@ -247,9 +247,13 @@ def _plan(
 
 
 def _short(result: Result) -> str:
-    """Print the first of the paper's tables that the result has a row in, or a table of its own where there is none."""
+    """Print the first of the paper's tables that the result has a row in, or a table of its own where there is none.
+
+    Scores with more inputs than the paper has come last.
+    """
     number = next((number for number in ROWS if row_title(result, number)), None)
     if number is None:
-        return "\n".join(map(to_markdown, own_tables([result])))
-    tables = score_tables([result], number)
-    return "\n".join(to_markdown(table) for table in tables if table.is_stand_in == result.is_stand_in)
+        tables = own_tables([result])
+    else:
+        tables = [table for table in score_tables([result], number) if table.is_stand_in == result.is_stand_in]
+    return "\n".join(map(to_markdown, tables + tables_beyond([result])))
