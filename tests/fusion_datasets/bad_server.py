@@ -124,6 +124,16 @@ def endless(content: bytes) -> Answer:
     return answer
 
 
+def unannounced(content: bytes) -> Answer:
+    """State no length, send content, and end the connection."""
+
+    def answer(request: Request) -> None:
+        request.begin(200, {})
+        request.wfile.write(content)
+
+    return answer
+
+
 def silent(content: bytes) -> Answer:
     """Begin, then say nothing more."""
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from fusion_datasets import FusionDatasetsError
 from fusion_datasets.sources import archive
-from fusion_datasets.sources.archive import Archive, Folder, open_originals
+from fusion_datasets.sources.archive import Archive, Folder, contents_of, open_originals
 
 FILES = {
     "list.txt": b"000001.jpg 0\n" * 50,
@@ -79,6 +79,62 @@ def test_comments_and_odd_names_are_no_hindrance(written: Callable[[bytes], Arch
     source = written(stream.getvalue())
     assert source.names == ("a/b/c.png",)
     assert source.read("a/b/c.png") == b"1"
+
+
+def with_flags(content: bytes, name: bytes, flags: int) -> bytes:
+    """Other general purpose bits for a member, in its local header and in the index."""
+    changed = bytearray(content)
+    for place in (content.index(name) - 30 + 6, content.rindex(name) - 46 + 8):
+        changed[place : place + 2] = flags.to_bytes(2, "little")
+    return bytes(changed)
+
+
+def test_names_are_read_as_they_were_written(written: Callable[[bytes], Archive]) -> None:
+    name = "kät zen/é.png"
+    marked = zipped({name: b"1"})
+    assert written(marked).names == (name,)
+    raw = name.encode()
+    assert written(with_flags(marked, raw, 0)).names == (name,)  # what macOS writes: UTF-8 that is not marked
+
+    old = b"kat?zen/e.png"  # what Info-ZIP writes: another name, and the true one in an extra field
+    field = b"\1" + zlib.crc32(old).to_bytes(4, "little") + raw
+    info = zipfile.ZipInfo(old.decode())
+    info.extra = struct.pack("<2H", 0x7075, len(field)) + field
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as file:
+        file.writestr(info, b"1")
+    assert written(stream.getvalue()).names == (name,)
+    stale = stream.getvalue().replace(zlib.crc32(old).to_bytes(4, "little"), b"\0\0\0\0")  # of another name
+    assert written(stale).names == (old.decode(),)
+
+    dos_name = name.encode("cp437").ljust(len(raw), b"!")
+    dos = marked.replace(raw, dos_name)
+    assert written(with_flags(dos, dos_name, 0)).names == ("kät zen/é.png!!",)
+
+
+def test_a_folder_follows_links_and_ends(tmp_path: Path) -> None:
+    for name in ("there/dogs/1.png", "here/cats/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"1")
+    (tmp_path / "here" / "dogs").symlink_to(tmp_path / "there" / "dogs")
+    (tmp_path / "here" / "cats" / "up").symlink_to(tmp_path / "here")
+    (tmp_path / "there" / "dogs" / "back").symlink_to(tmp_path / "here")
+    (tmp_path / "here" / "gone").symlink_to(tmp_path / "nowhere")
+    folder = Folder(tmp_path / "here")
+    assert [name for name in folder.names if name != "gone"] == ["cats/2.png", "dogs/1.png"]
+    assert folder.read("dogs/1.png") == b"1"
+
+
+def test_the_reason_is_said_of_what_cannot_be_used(written: Callable[[bytes], Archive], tmp_path: Path) -> None:
+    content = with_flags(zipped({"an a": b"1"}), b"an a", 1)
+    (tmp_path / "huge").mkdir()
+    for source, reasons in (
+        (written(content), ["encrypted: unpack the archive by hand and name the folder", "missing"]),
+        (Folder(tmp_path / "huge"), ["missing", "missing"]),
+    ):
+        assert [str(error) for error in contents_of(source, ["an a", "b"])] == reasons
+    (tmp_path / "huge" / "a").mkdir()
+    assert str(next(contents_of(Folder(tmp_path / "huge"), ["a"]))) == "is a directory"
 
 
 @pytest.mark.parametrize("name", ["../a", "a/../../b", "/etc/passwd", "C:\\a", "..\\a", "a/.."])

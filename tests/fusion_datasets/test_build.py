@@ -1,7 +1,9 @@
 """Builds: the same content from any number of workers, after any interruption; whole files or none."""
 
 import json
+import os
 import shutil
+import stat
 import subprocess
 import sys
 import zlib
@@ -126,9 +128,49 @@ def test_a_damaged_file_is_replaced_where_one_says_so(tmp_path: Path) -> None:
     with pytest.raises(FusionDatasetsError, match=r"truncated.*--force"):
         build_mnist("stand-in", path, limit=3, progress=False)
     build_mnist("stand-in", path, limit=3, force=True, progress=False)
-    path.write_bytes(b"")
-    build_mnist("stand-in", path, limit=3, force=True, progress=False)
-    assert len(FusionDataset(path)) == 3
+    for force in (False, True):  # in an empty file there is nothing to lose
+        path.write_bytes(b"")
+        build_mnist("stand-in", path, limit=3, force=force, progress=False)
+        assert len(FusionDataset(path)) == 3
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_no_file_is_never_replaced(force: bool, tmp_path: Path) -> None:
+    fifo, link = tmp_path / "fifo.h5", tmp_path / "link.h5"
+    os.mkfifo(fifo)
+    link.symlink_to(os.devnull)
+    for path in (fifo, link):
+        with pytest.raises(FusionDatasetsError, match="is no benchmark file, and nothing else is ever replaced"):
+            build_mnist("stand-in", path, limit=3, force=force, progress=False)
+    assert stat.S_ISFIFO(fifo.stat().st_mode)
+    assert link.is_symlink()
+    assert Path(os.devnull).is_char_device()
+
+
+def test_a_link_to_a_larger_disk_is_followed(tmp_path: Path) -> None:
+    disk, link = tmp_path / "disk", tmp_path / "here" / "a.h5"
+    disk.mkdir()
+    link.parent.mkdir()
+    link.symlink_to(disk / "real.h5")
+    for seed in (1, 2):
+        build_mnist("stand-in", link, limit=3, seed=seed, force=True, progress=False)
+        assert link.is_symlink()
+        assert FusionDataset(disk / "real.h5").seed == seed
+    assert [path.name for path in link.parent.iterdir()] == ["a.h5"]
+
+
+def test_a_split_without_images_is_met_before_anything_is_written(digits_folder: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(digits_folder, tmp_path / "digits")
+    for kind, dims in (("images-idx3", (0, 28, 28)), ("labels-idx1", (0,))):
+        for path in source.glob(f"t10k-{kind}*"):
+            path.unlink()
+        head = bytes((0, 0, 8, len(dims))) + b"".join(n.to_bytes(4, "big") for n in dims)
+        (source / f"t10k-{kind}-ubyte").write_bytes(head)
+    with pytest.raises(
+        FusionDatasetsError, match=r"mnist-stand-in holds nothing for test; expected at least one image"
+    ):
+        build_mnist(source, tmp_path / "a.h5", progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
 
 
 def test_a_bad_source_leaves_nothing_behind(digits_folder: Path, tmp_path: Path) -> None:

@@ -110,6 +110,14 @@ def test_info_of_a_split_without_rows(benchmark_file: Path, tmp_path: Path) -> N
     for split, said in (("test", "has no rows"), ("train", "has no frozen inputs")):
         with pytest.raises(FusionDatasetsError, match=said):
             visibility(FusionDataset(path, split))  # type: ignore[arg-type]
+    with pytest.raises(FusionDatasetsError, match="has no rows in the split test; choose another with --split"):
+        contact_sheet(FusionDataset(path))
+
+
+def test_a_sheet_that_cannot_be_written_is_named(benchmark_file: Path, tmp_path: Path) -> None:
+    done = run("preview", benchmark_file, "-o", tmp_path / "no" / "sheet.png")
+    assert done.exit_code == 1
+    assert done.stderr == f"Error: {tmp_path}/no/sheet.png cannot be used: No such file or directory\n"
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -1,20 +1,23 @@
 """Downloads: whatever a server does, a whole verified file appears, or one sentence."""
 
+import gzip
 import hashlib
+import io
 import random
 import shutil
 import subprocess
 import sys
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.message import Message
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
-from bad_server import BadServer, bad_server, dripping, endless, lying, silent, status, whole
+from bad_server import BadServer, bad_server, dripping, endless, lying, silent, status, unannounced, whole
 from click.testing import CliRunner
 
 from fusion_datasets import BENCHMARKS, FusionDataset, FusionDatasetsError
@@ -23,8 +26,15 @@ from fusion_datasets.sources import download, originals
 from fusion_datasets.sources.download import Downloader, RemoteFile
 from fusion_datasets.sources.originals import PublishedFiles, fetch
 
-CONTENT = b"PK\3\4" + random.Random(0).randbytes(400_000)
-OTHER = b"PK\3\4" + random.Random(1).randbytes(400_000)
+
+def zipped(seed: int) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("a", random.Random(seed).randbytes(399_904))
+    return stream.getvalue()
+
+
+CONTENT, OTHER = zipped(0), zipped(1)
 PAGE = b"<!DOCTYPE html><html><head><title>Google Drive &ndash;\n Quota exceeded</title></head>Too many</html>"
 
 
@@ -190,6 +200,27 @@ def test_without_a_checksum_only_the_same_version_is_continued(
     nameless = server.at("/b", whole(OTHER, cut=999), whole(CONTENT))
     assert get(tmp_path, remote(nameless, known=False)) == CONTENT
     assert server.ranges[2:] == [None, None]
+
+
+@pytest.mark.parametrize("kind", ["zip", "gzip"])
+def test_a_cut_of_which_no_server_tells_is_found_out(
+    server: BadServer, tmp_path: Path, kind: Literal["zip", "gzip"]
+) -> None:
+    content = CONTENT if kind == "zip" else gzip.compress(CONTENT, 1)
+    cut = RemoteFile("a.zip", (server.at("/a", unannounced(content[: len(content) // 2])),), kind)
+    assert f"ends early, after {len(content) // 2} bytes" in refusal(tmp_path, cut)
+    assert get(tmp_path, RemoteFile("a.zip", (server.at("/b", unannounced(content)),), kind)) == content
+
+
+def test_bytes_that_come_and_go_are_no_progress(
+    server: BadServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "_FRUITFUL_BYTES", 1000)
+    pauses = Pauses()
+    endlessly = [whole(CONTENT, cut=100_000), status(416)] * 20
+    sentence = refusal(tmp_path, remote(server.at("/a", *endlessly)), pauses)
+    assert "has another file than the one begun" in sentence or "stopped after" in sentence
+    assert len(pauses) < 8
 
 
 def test_without_a_size_there_is_a_limit(server: BadServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+import unicodedata
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -252,6 +253,79 @@ def test_the_file_does_not_go_among_the_pictures(pictures: Path, cutouts: Path, 
     for output, folder in ((pictures / "cats" / "a.h5", pictures), (cutouts / "a.h5", cutouts)):
         with pytest.raises(FusionDatasetsError, match=f"inside {folder}, whose pictures are read"):
             plan_folder(pictures, output, cutouts=cutouts)
+
+
+def test_however_a_name_is_spelled_it_keeps_its_split_and_its_label(pictures: Path, tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "käfer/é") for form in ("NFC", "NFD"))
+    built = []
+    for name in (composed, decomposed):
+        folder = tmp_path / f"of {len(name)}"
+        for path in sorted(pictures.rglob("[0-9]*.*")):
+            target = folder / name.partition("/")[0] / f"{name.partition('/')[2]} {path.parent.name} {path.name}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+        built.append(build(folder, tmp_path / f"{len(name)}.h5", size=16))
+    assert built[0].digest == built[1].digest
+    assert built[0].source["classes"] == built[1].source["classes"] == ["käfer"]
+
+
+def test_of_a_folder_within_the_other_each_picture_is_one_thing(pictures: Path, cutouts: Path, tmp_path: Path) -> None:
+    shutil.copytree(pictures, tmp_path / "all")
+    shutil.copytree(cutouts, tmp_path / "all" / "occluders")
+    within = build(tmp_path / "all", tmp_path / "within.h5", size=16, cutouts=tmp_path / "all" / "occluders")
+    beside = build(pictures, tmp_path / "beside.h5", size=16, cutouts=cutouts)
+    assert within.digest == beside.digest
+    assert within.source["classes"] == ["cats", "dogs"]
+
+
+def test_a_folder_may_be_renamed(pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(pictures, tmp_path / "mine v1.5")
+    built = build(tmp_path / "mine v1.5", tmp_path / "a.h5", size=16)
+    assert built.spec.title == "mine v1.5"
+    before = built.path.stat().st_mtime_ns
+    (tmp_path / "mine v1.5").rename(tmp_path / "renamed")
+    assert build(tmp_path / "renamed", tmp_path / "a.h5", size=16).path.stat().st_mtime_ns == before
+
+
+def test_levels_of_unknown_range_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(30):
+        picture(i).save(folder / f"{i:02d}.png")
+    noise = np.random.default_rng(0).random((20, 20), np.float32)
+    Image.fromarray(noise).save(folder / "float.tiff")
+    Image.fromarray((255 * noise).astype(np.int32)).save(folder / "long.tiff")
+    with pytest.raises(
+        FusionDatasetsError, match=r"2 of 32 originals .*float.tiff \(levels of 32 bits, of unknown range"
+    ):
+        build(folder, tmp_path / "a.h5", size=16)
+
+
+def test_nothing_but_pictures_is_opened(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shutil.copytree(pictures, tmp_path / "pictures")
+    for name in ("manual.pdf", "features.h5", "film.mpg", "figure.eps", "drawing.wmf"):
+        (folder / "cats" / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    ran = tmp_path / "ran"
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {ran}\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert sum(build(folder, tmp_path / "a.h5", size=16).header.rows.values()) == 48
+    (folder / "cats" / "figure.eps").rename(folder / "cats" / "figure.png")
+    with pytest.raises(FusionDatasetsError, match=r"1 of 49 originals cannot be used: cats/figure.png"):
+        build(folder, tmp_path / "b.h5", size=16)
+    assert not ran.exists()
+
+
+def test_a_build_of_nothing_is_none(pictures: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(30):
+        (folder / f"{i}.png").write_bytes(b"no picture")
+    with pytest.raises(FusionDatasetsError, match=r"none of the \d+ originals of train can be used: 1.png \(cannot be"):
+        build(folder, tmp_path / "a.h5", size=16, skip_bad=True)
+    assert not (tmp_path / "a.h5").exists()
+    with pytest.raises(FusionDatasetsError, match="check that the source shows single things, all else transparent"):
+        build(pictures, tmp_path / "a.h5", size=16, cutouts=pictures.parent / pictures.name / "cats")
 
 
 def test_another_licence_is_another_build(pictures: Path, tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def foreign(path: Path) -> None:
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (Path.unlink, "does not exist"),
-    "a folder": (lambda path: (path.unlink(), path.mkdir()), "does not exist"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "is no file"),
     "empty": (lambda path: path.write_bytes(b""), "no HDF5 file"),
     "text": (lambda path: path.write_text("hello"), "no HDF5 file"),
     "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-100]), "truncated"),

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -150,6 +151,23 @@ def test_a_build_is_whole_and_verified_against_its_source(tless_folder: Path, bu
     assert np.array_equal(test.inputs_beyond(2, 5)[:3], test[2].inputs)  # type: ignore[arg-type]
     assert {example.label for example in test} == set(TARGET_OBJECTS)
     verify(built, open_source(test.header, tless_folder), progress=False)
+
+
+def test_damaged_occluders_are_stated(built: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(built, tmp_path / "damaged.h5"))
+    with h5py.File(path, "r+", locking=False) as file:
+        for split in ("train", "test"):
+            rgba = file[f"occluders/{split}/rgba"]
+            harmed = [rgba.id.get_chunk_info(chunk) for chunk in range(rgba.id.get_num_chunks())]
+            places = [(chunk.byte_offset, chunk.size) for chunk in harmed]
+            with path.open("rb+") as raw:
+                for offset, size in places:
+                    raw.seek(offset)
+                    raw.write(b"\xff" * size)
+    with pytest.raises(FusionDatasetsError, match="damaged in /occluders/train/rgba"):
+        list(FusionDataset(path, "train").occluder_blocks())
+    with pytest.raises(FusionDatasetsError, match="damaged in /occluders/test/rgba, row"):
+        FusionDataset(path).inputs_beyond(0, 8)
 
 
 def test_sheets_show_masks_and_occluders(built: Path, tmp_path: Path) -> None:

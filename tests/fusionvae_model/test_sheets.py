@@ -160,9 +160,10 @@ def bad_checksum():
         (None, "does not exist; give the path of a picture"),
         (b"Dear reader", "is not a readable picture"),
         (b"", "is not a readable picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "cannot identify image file"),
         (bad_checksum(), "is not a readable picture"),
     ],
-    ids=["missing", "text", "empty", "bad checksum"],
+    ids=["missing", "text", "empty", "PostScript", "bad checksum"],
 )
 def test_what_is_no_picture_is_one_sentence(content, expected, tmp_path, config):
     path = tmp_path / "a.png"

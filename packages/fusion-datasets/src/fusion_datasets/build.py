@@ -1,6 +1,7 @@
 """From source to benchmark file: shards first, with a journal that a killed build continues from."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -60,6 +61,8 @@ class BuildPlan:
             raise FusionDatasetsError(f"got seed {self.seed!r}; expected a whole number from 0 to {MAX_SEED}")
         if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
             raise FusionDatasetsError(f"got a limit of {self.limit!r} rows; expected a whole number, at least 1")
+        if self.output.is_symlink():  # often into a larger disk: the file and what is unfinished of it belong there
+            object.__setattr__(self, "output", self.output.resolve())
 
     @cached_property
     def originals(self) -> dict[str, int]:
@@ -69,6 +72,12 @@ class BuildPlan:
             assert isinstance(source, HasOccluders)
             counts |= {occluder_section(split): source.num_occluders(split) for split in self.spec.splits}
         counts |= {split: source.num_images(split) for split in self.spec.splits}
+        for section, count in counts.items():
+            if not count:
+                raise FusionDatasetsError(
+                    f"{source.description['name']} holds nothing for {section}; expected at least one image of each "
+                    "split"
+                )
         return {section: min(count, self.limit or count) for section, count in counts.items()}
 
     @property
@@ -103,22 +112,24 @@ class BuildPlan:
         """
         with opened(self.output) as file:
             header = validate(file)
-        if header.spec != self.spec:
+        if dataclasses.replace(header.spec, title=self.spec.title) != self.spec:
             return f"{header.benchmark} of other settings"
         if header.seed != self.seed:
             return f"seed {header.seed} instead of {self.seed}"
         for section, count in self.originals.items():
             if header.originals[section] != count:
                 return f"{header.originals[section]} {section} rows instead of {count}"
-        wanted = self.source.description
-        if header.source.get("name") != wanted["name"]:
+        wanted = dict(self.source.description)
+        if self.spec.name not in BENCHMARKS:  # a folder of pictures may be renamed
+            del wanted["name"]
+        elif header.source.get("name") != wanted["name"]:
             return f"from {header.source.get('name')} instead of {wanted['name']}"
         if not isinstance(self.source, Recipe):
             wanted["digest"] = self.source.digest(self.originals)
             if header.license != self.source.license:
                 return f"licensed {header.license} instead of {self.source.license}"
         if any(header.source.get(key) != value for key, value in wanted.items()):
-            return f"from other contents named {wanted['name']}"
+            return f"from other contents named {self.source.description['name']}"
         missed = {section: len(flaws) for section, flaws in header.omitted.items()}
         if not self.skip_bad and any(count > self.most_rejected(section) for section, count in missed.items()):
             return f"without {sum(missed.values())} originals that could not be used"
@@ -202,7 +213,7 @@ def execute(plan: BuildPlan, *, workers: int = 1, force: bool = False, progress:
     if workers < 1:
         raise FusionDatasetsError(f"got {workers} workers; expected at least 1")
     require_replaceable(plan.output)
-    if plan.output.exists() and not force and is_built(plan):
+    if plan.output.exists() and plan.output.stat().st_size and not force and is_built(plan):
         _clear(plan)
         return plan.output
     workshop = plan.workshop  # looks at the source: a bad one is met before anything is written
@@ -285,6 +296,13 @@ def _render(
             f"{len(unreadable)} of {total} originals cannot be used: {named(unreadable)}; mend them and run the same "
             "command again to continue, or leave them out with --skip-bad"
         )
+    for section, count in plan.originals.items():
+        flaws = [flaw for shard in shards if shard.section == section for flaw in journal.done[shard.name].unreadable]
+        if len(flaws) == count:
+            raise FusionDatasetsError(
+                f"none of the {count} originals of {section} can be used: {named(flaws)}; mend them and run the same "
+                "command again to continue"
+            )
     return journal.done
 
 
@@ -298,9 +316,10 @@ def _check_cuts(plan: BuildPlan, done: dict[str, Rendered]) -> None:
             reasons = Counter(flaw.reason.partition(":")[0] for flaw in rejected)
             why = ", ".join(f"{reason} in {count}" for reason, count in reasons.most_common())
             remedy = "" if none_left else ", or leave them out with --skip-bad"
+            shows = "single objects on black" if plan.spec.name in BENCHMARKS else "single things, all else transparent"
             raise FusionDatasetsError(
                 f"{len(rejected)} of {total} {section} cannot be cut out ({why}; first {rejected[0].name}), expected "
-                f"at most {plan.most_rejected(section)}; check that the source shows single objects on black{remedy}"
+                f"at most {plan.most_rejected(section)}; check that the source shows {shows}{remedy}"
             )
 
 

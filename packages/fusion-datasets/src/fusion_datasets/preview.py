@@ -78,6 +78,8 @@ def check_sheet_name(path: Path) -> None:
 
 
 def _example_sheet(data: FusionDataset, rows: int, seed: int | None, show: Show) -> Image.Image:
+    if not len(data):
+        raise FusionDatasetsError(f"{data.path} has no rows in the split {data.split}; choose another with --split")
     chosen = _choice(len(data), rows, seed)
     num_inputs, lines = data.spec.max_inputs, 1 + (show == "masks")
     columns = min(2, len(chosen))

@@ -160,12 +160,17 @@ class FusionDataset:
     @property
     def occluders(self) -> OccluderPool | None:
         """What an `ObjectLaw` lays over this split's targets, read lazily, uint8 `[m, p, p, 4]`; otherwise None."""
-        return self._open()[f"{occluder_section(self.split)}/rgba"] if self.header.occluders else None
+        return _StatedDamage(self._rgba, self.path) if self.header.occluders else None
 
     def occluder_blocks(self) -> Iterator[NDArray[np.uint8]]:
         """Yield the occluders in blocks of bounded size, uint8 `[n, p, p, 4]`; none where there are none."""
         if self.header.occluders:
-            yield from (rgba for _, rgba in blocks(self._open()[f"{occluder_section(self.split)}/rgba"]))
+            with _stated_damage(self.path, self._rgba.name):
+                yield from (rgba for _, rgba in blocks(self._rgba))
+
+    @property
+    def _rgba(self) -> h5py.Dataset:
+        return self._open()[f"{occluder_section(self.split)}/rgba"]
 
     def with_channels(self, channels: int) -> "FusionDataset":
         """This split as a model of so many channels sees it: one turns colours to grey; else it is as it is stored."""
@@ -261,12 +266,8 @@ class FusionDataset:
 
     def _arrays(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
         group = self._open()[self.split]
-        try:
+        with _stated_damage(self.path, f"/{self.split}, rows {start} … {stop}"):
             return {field.name: group[field.name][start:stop] for field in FIELDS if field.name in group}
-        except OSError as error:
-            raise FusionDatasetsError(
-                f"{self.path} is damaged in /{self.split}, rows {start} … {stop} ({error}); rebuild it"
-            ) from error
 
     def _row(self, row: int) -> int:
         try:
@@ -290,9 +291,38 @@ class FusionDataset:
         return self._file
 
 
+@contextlib.contextmanager
+def _stated_damage(path: Path, where: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FusionDatasetsError(f"{path} is damaged in {where} ({error}); rebuild it") from error
+
+
+@dataclass(frozen=True)
+class _StatedDamage:
+    """An array in a file, of which what cannot be read becomes a `FusionDatasetsError`."""
+
+    array: h5py.Dataset
+    path: Path
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        with _stated_damage(self.path, f"{self.array.name}, row {index}"):
+            return np.asarray(self.array[index])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows, height, width and four channels."""
+        return tuple(self.array.shape)
+
+
 def _open_hdf5(path: Path) -> h5py.File:
     if not path.is_file():
-        raise FusionDatasetsError(f"{path} does not exist; make it with `fusion-datasets build`")
+        what = "is no file" if path.exists() else "does not exist"
+        raise FusionDatasetsError(f"{path} {what}; make it with `fusion-datasets build`")
     try:
         return h5py.File(path, "r", locking=False)
     except OSError as error:
@@ -516,10 +546,10 @@ def require_replaceable(path: Path) -> None:
     if not path.exists():
         return
     try:
-        replaceable = path.stat().st_size == 0 or begins_with_seal(path)
+        replaceable = path.is_file() and (path.stat().st_size == 0 or begins_with_seal(path))
     except OSError as error:
         raise FusionDatasetsError(f"{path} cannot be replaced: {reason_of(error)}; choose another output") from error
-    if not replaceable:
+    if not replaceable and path.is_file():
         with contextlib.suppress(OSError), h5py.File(path, "r", locking=False) as file:  # of another writer
             replaceable = file.attrs.get("format") == FORMAT
     if not replaceable:
@@ -534,5 +564,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         temporary.write_bytes(content)
         replace_durably(temporary, path)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # the name that the caller knows
     finally:
         temporary.unlink(missing_ok=True)

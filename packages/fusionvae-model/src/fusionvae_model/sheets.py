@@ -82,7 +82,9 @@ def read_inputs(paths: Sequence[str | Path], config: ModelConfig, *, fit: str = 
 def _visible(path: Path) -> Image.Image:
     """Return a picture upright in RGB, hidden pixels black."""
     try:
-        with Image.open(path) as opened:
+        Image.init()
+        formats = [name for name in Image.OPEN if name != "EPS"]  # which would start another program, Ghostscript
+        with Image.open(path, formats=formats) as opened:
             picture = _in_8_bits(ImageOps.exif_transpose(opened)).convert("RGBA")
     except FileNotFoundError:
         raise FusionVAEError(f"{path} does not exist; give the path of a picture") from None

@@ -32,6 +32,7 @@ MAX_RATIO: Final = 200
 _RATIO_FREE_BYTES: Final = 1 << 20
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED, _UTF8 = 0x0001, 0x0800
+_ZIP64, _UNICODE_PATH = 0x0001, 0x7075
 _END: Final = struct.Struct("<4s4H2IH")
 _END64_PLACE: Final = struct.Struct("<4sIQI")
 _END64: Final = struct.Struct("<4sQ2H2I4Q")
@@ -62,6 +63,22 @@ class Originals(Protocol):
         ...
 
 
+class UnusableFileError(FusionDatasetsError):
+    """One of the original files cannot be used.
+
+    Arguments:
+        message: What was met, and what to do.
+        reason: The same in a few words, for a list of files.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason: Final = reason
+
+    def __reduce__(self) -> tuple[type["UnusableFileError"], tuple[str, str]]:
+        return UnusableFileError, (str(self), self.reason)
+
+
 def open_originals(path: Path) -> "Originals":
     """Open a folder or a zip.
 
@@ -76,12 +93,12 @@ def open_originals(path: Path) -> "Originals":
 
 
 def contents_of(originals: Originals, names: Iterable[str]) -> Iterator[bytes | FusionDatasetsError]:
-    """The content of each file, or, in a word, why it has none: `missing` or `damaged`."""
+    """The content of each file, or, in a few words, why it has none, such as `missing` or `damaged`."""
     for name in names:
         try:
             yield originals.read(name)
-        except FusionDatasetsError:
-            yield FusionDatasetsError("missing" if originals.state(name) is None else "damaged")
+        except UnusableFileError as error:
+            yield FusionDatasetsError(error.reason)
 
 
 def sha256_row(content: bytes | FusionDatasetsError) -> NDArray[np.uint8]:
@@ -104,8 +121,19 @@ class Folder:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of all files below it, sorted, with `/` between folders."""
-        walk = ((Path(root).relative_to(self.path), files) for root, _, files in os.walk(self.path))
-        return tuple(sorted((root / file).as_posix() for root, files in walk for file in files))
+        found, seen = [], {_identity(self.path)}
+        for root, folders, files in os.walk(self.path, followlinks=True):
+            here = Path(root).relative_to(self.path)
+            found += [(here / file).as_posix() for file in files]
+            # A link to a folder is followed, once: one that leads back up would never end.
+            for folder in folders.copy():
+                place = Path(root, folder)
+                if place.is_symlink() and _identity(place) in seen:
+                    folders.remove(folder)
+                else:
+                    seen.add(_identity(place))
+            folders.sort()
+        return tuple(sorted(found))
 
     def state(self, name: str) -> str | None:
         """Size and time of last change, or None where there is no such file."""
@@ -130,13 +158,21 @@ class Folder:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise FusionDatasetsError(f"{self.path / name} cannot be read: {error.strerror or error}") from error
+            reason = "missing" if isinstance(error, FileNotFoundError) else str(error.strerror or error).lower()
+            raise UnusableFileError(f"{self.path / name} cannot be read: {error.strerror or error}", reason) from error
         if len(content) < size:
-            raise FusionDatasetsError(f"{self.path / name} ends early; it changed while it was read, or is over 2 GiB")
+            raise UnusableFileError(
+                f"{self.path / name} ends early; it changed while it was read, or is over 2 GiB", "ends early"
+            )
         return content
 
     def __reduce__(self) -> tuple[type["Folder"], tuple[Path]]:
         return Folder, (self.path,)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 class Member(NamedTuple):
@@ -208,30 +244,40 @@ class Archive:
         """
         member = self.members.get(name)
         if member is None:
-            raise FusionDatasetsError(f"{self.path} holds no {name}; expected the archive as it is published")
+            raise UnusableFileError(f"{self.path} holds no {name}; expected the archive as it is published", "missing")
         where = f"{self.path}: {name}"
         if member.flags & _ENCRYPTED:
-            raise FusionDatasetsError(f"{where} is encrypted; unpack the archive by hand and name the folder")
+            raise UnusableFileError(
+                f"{where} is encrypted; unpack the archive by hand and name the folder",
+                "encrypted: unpack the archive by hand and name the folder",
+            )
         if member.method not in (_STORED, _DEFLATED):
-            raise FusionDatasetsError(
+            raise UnusableFileError(
                 f"{where} is packed by method {member.method}; only stored and deflated files are read: "
-                "unpack the archive by hand and name the folder"
+                "unpack the archive by hand and name the folder",
+                f"packed by method {member.method}: unpack the archive by hand and name the folder",
             )
         if member.size > MAX_MEMBER_BYTES:
-            raise FusionDatasetsError(f"{where} claims {member.size} bytes; at most {MAX_MEMBER_BYTES} are accepted")
+            raise UnusableFileError(
+                f"{where} claims {member.size} bytes; at most {MAX_MEMBER_BYTES} are accepted",
+                f"larger than {MAX_MEMBER_BYTES >> 20} MiB, in an archive",
+            )
         if member.size > max(_RATIO_FREE_BYTES, MAX_RATIO * member.packed):
-            raise FusionDatasetsError(
+            raise UnusableFileError(
                 f"{where} claims to unpack {member.packed} bytes to {member.size}; at most {MAX_RATIO} times as many "
-                "are accepted"
+                "are accepted",
+                f"unpacks to more than {MAX_RATIO} times its bytes",
             )
         try:
             with self.path.open("rb") as file:
                 packed = _read_packed(file, member)
         except OSError as error:
-            raise FusionDatasetsError(f"{self.path} cannot be read: {error.strerror or error}") from error
+            raise UnusableFileError(
+                f"{self.path} cannot be read: {error.strerror or error}", str(error.strerror or error).lower()
+            ) from error
         content = None if packed is None else _unpack(packed, member)
         if content is None or len(content) != member.size or zlib.crc32(content) != member.crc32:
-            raise FusionDatasetsError(f"{where} is damaged; fetch the archive again")
+            raise UnusableFileError(f"{where} is damaged; fetch the archive again", "damaged")
         return content
 
     def __reduce__(self) -> tuple[type["Archive"], tuple[Path]]:
@@ -281,7 +327,7 @@ def _read_index(file: BinaryIO, path: Path) -> dict[str, Member]:
         sizes = _widened((unpacked, packed, entry[16]), extra)
         if sizes is None:
             raise damaged
-        name = _normalised(raw_name, flags, path)
+        name = _normalised(_decoded(raw_name, flags, extra, path), path)
         if name is None:
             continue
         if name in members:
@@ -327,25 +373,45 @@ def _widened(fields: tuple[int, int, int], extra: bytes) -> tuple[int, int, int]
     """Replace fields of 32 bits that say "see the zip64 extra field" by what stands there."""
     if 0xFFFFFFFF not in fields:
         return fields
+    body = _extra_field(extra, _ZIP64)
+    if body is None:
+        return None
+    wide = struct.iter_unpack("<Q", body[: len(body) // 8 * 8])
+    values = [next(wide, (None,))[0] if field == 0xFFFFFFFF else field for field in fields]
+    unpacked, packed, offset = values
+    return None if None in values else (unpacked, packed, offset)
+
+
+def _extra_field(extra: bytes, wanted: int) -> bytes | None:
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
-        if kind == 1:
-            body = extra[at + 4 : at + 4 + length]
-            wide = struct.iter_unpack("<Q", body[: len(body) // 8 * 8])
-            values = [next(wide, (None,))[0] if field == 0xFFFFFFFF else field for field in fields]
-            unpacked, packed, offset = values
-            return None if None in values else (unpacked, packed, offset)
+        if kind == wanted:
+            return extra[at + 4 : at + 4 + length]
         at += 4 + length
     return None
 
 
-def _normalised(raw: bytes, flags: int, path: Path) -> str | None:
-    """The name with `/` between folders, or None for a folder."""
+def _decoded(raw: bytes, flags: int, extra: bytes, path: Path) -> str:
+    """The name as it was where the archive was made.
+
+    A name that is not marked as UTF-8 may have its UTF-8 in an extra field (Info-ZIP), be UTF-8 all the same (macOS),
+    or be of the IBM code page that the format began with.
+    """
+    unicode_path = _extra_field(extra, _UNICODE_PATH)
+    if unicode_path and unicode_path[:5] == b"\1" + zlib.crc32(raw).to_bytes(4, "little"):
+        raw, flags = unicode_path[5:], flags | _UTF8
     try:
-        name = raw.decode("utf-8" if flags & _UTF8 else "cp437").replace("\\", "/")
+        return raw.decode()
     except UnicodeDecodeError:
-        raise FusionDatasetsError(f"{path} holds a file name that is no UTF-8; fetch it again") from None
+        if flags & _UTF8:
+            raise FusionDatasetsError(f"{path} holds a file name that is no UTF-8; fetch it again") from None
+        return raw.decode("cp437")
+
+
+def _normalised(name: str, path: Path) -> str | None:
+    """The name with `/` between folders, or None for a folder."""
+    name = name.replace("\\", "/")
     parts = name.split("/")
     if name.startswith("/") or ".." in parts or "\0" in name or re.match("[A-Za-z]:", name):
         raise FusionDatasetsError(

@@ -221,7 +221,7 @@ def _read_list(path: Path, expected: str) -> list[tuple[str, int]]:
         raise FusionDatasetsError(f"{path} is larger than {_MAX_LIST_BYTES} bytes; expected a list of images")
     entries: list[tuple[str, int]] = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise FusionDatasetsError(f"{path} is no text; expected lines of {expected}") from None
     for number, line in enumerate(lines, 1):

@@ -5,6 +5,7 @@ The request itself is the standard library's; pooch, which hashes and caches wel
 
 import contextlib
 import email.utils
+import gzip
 import hashlib
 import html
 import json
@@ -14,6 +15,7 @@ import ssl
 import sys
 import time
 import urllib.request
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message
@@ -26,6 +28,7 @@ from urllib.parse import urlsplit
 
 from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.progress import Progress
+from fusion_datasets.sources.archive import Archive
 from fusion_datasets.store import replace_durably, write_atomically
 
 MAX_BYTES: Final = 16 << 30
@@ -97,6 +100,8 @@ class RemoteFile:
             return f"is {page}"
         if not head.startswith(_MAGIC[self.kind]) or (self.kind == "text" and b"\0" in head):
             return f"starts with the bytes {head[:4].hex(' ')}; expected a {self.kind} file"
+        if self.size is None and not any(trusted) and not _is_whole(path, self.kind):
+            return f"ends early, after {size} bytes"
         return None
 
 
@@ -158,7 +163,7 @@ class Downloader:
 
     def _fetch_from(self, url: str, file: RemoteFile, final: Path, progress: bool) -> None:
         part = _Part(final, url, file)
-        fruitless = 0
+        fruitless, furthest = 0, part.size
         while True:
             before = part.size
             try:
@@ -166,7 +171,9 @@ class Downloader:
             except _BrokenError as error:
                 if isinstance(error, _OtherVersionError):
                     part.forget()
-                fruitless = 0 if part.size >= before + _FRUITFUL_BYTES else fruitless + 1
+                # Bytes that came before and were thrown away are no progress: they could come and go for ever.
+                fruitless = 0 if part.size >= furthest + _FRUITFUL_BYTES else fruitless + 1
+                furthest = max(furthest, part.size)
                 pause = 2.0**fruitless if error.retry_after_s is None else error.retry_after_s
                 if fruitless >= self.attempts or pause > self.max_wait_s:
                     raise _RefusedError(str(error)) from error
@@ -320,6 +327,20 @@ class _Part:
                 validator: str = note["validator"]
                 return validator
         return None
+
+
+def _is_whole(path: Path, kind: str) -> bool:
+    """Whether a file of which neither length nor checksum is known ends as its kind does."""
+    try:
+        if kind == "zip":
+            return bool(Archive(path).names)
+        if kind == "gzip":
+            with gzip.open(path) as content:
+                while content.read(_CHUNK):
+                    pass
+    except (FusionDatasetsError, OSError, EOFError, zlib.error):
+        return False
+    return True
 
 
 def _record_of(final: Path) -> Path:

@@ -1,6 +1,7 @@
 """A user's own pictures: any folder or zip, sub-folders as labels, split by a hash of each file's name."""
 
 import hashlib
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,14 @@ from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.occluders import fit_crop
 from fusion_datasets.sources import CleanImages, Occluders, Omission, originals_digest
 from fusion_datasets.sources.archive import Originals, contents_of, open_originals, sha256_row
-from fusion_datasets.sources.pictures import DECODER, JPEG_DECODER, decode_cutout, decode_picture, scaled
+from fusion_datasets.sources.pictures import (
+    DECODER,
+    JPEG_DECODER,
+    decode_cutout,
+    decode_picture,
+    is_picture_name,
+    scaled,
+)
 from fusion_datasets.spec import BenchmarkSpec, EllipseLaw, ObjectLaw, Split
 
 LAYOUT: Final = "pictures"
@@ -58,7 +66,7 @@ def folder_spec(path: Path, *, size: int, objects: bool, grey: bool, flips: bool
         law = ObjectLaw((5, 8), (low, high), resize_px=0, shift_px=0, crop_px=_CROP_PX, turns=False)
     return BenchmarkSpec(
         name="folder",
-        title=path.resolve().stem,
+        title=_title(path),
         height=size,
         width=size,
         channels=1 if grey else 3,
@@ -78,12 +86,13 @@ def folder_spec(path: Path, *, size: int, objects: bool, grey: bool, flips: bool
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Pictures below a folder, or in a zip, in any format that Pillow reads.
+    """Pictures below a folder, or in a zip, in any of the usual formats.
 
     Arguments:
         path: The folder or zip. Where every picture lies in a sub-folder, the first-level ones are its labels.
         spec: Size and channels of the images.
-        cutouts: Folder or zip of pictures with transparency to lay over the targets, for an `ObjectLaw`.
+        cutouts: Folder or zip of pictures with transparency to lay over the targets, for an `ObjectLaw`. Where one of
+            the two folders lies in the other, its pictures are not the other's as well.
         license: Licence of the pictures.
 
     Raises:
@@ -119,7 +128,7 @@ class FolderSource:
     def description(self) -> dict[str, Any]:
         """Name, layout, decoders, the names of the labels, and whether there are cut-outs."""
         return {
-            "name": self.path.resolve().stem,
+            "name": _title(self.path),
             "layout": LAYOUT,
             "decoder": f"{DECODER}, Pillow {PIL.__version__}, {JPEG_DECODER}",
             "stand_in": False,
@@ -129,7 +138,7 @@ class FolderSource:
     @cached_property
     def classes(self) -> list[str]:
         """Names of the sub-folders, in the order of the labels; none where some picture lies in no sub-folder."""
-        parents = {name.partition("/")[0] if "/" in name else "" for name in self._sorted}
+        parents = {_label(name) for name in self._sorted}
         return [] if "" in parents else sorted(parents)
 
     @property
@@ -175,7 +184,7 @@ class FolderSource:
                 kept.append(name)
         return CleanImages(
             images[: len(kept)],
-            np.array([self.classes.index(name.partition("/")[0]) for name in kept], "i8") if self.classes else None,
+            np.array([self.classes.index(_label(name)) for name in kept], "i8") if self.classes else None,
             np.array([self._position[name] for name in kept], "i8"),
             np.array(sha256, np.uint8).reshape(-1, 32),
             tuple(unreadable),
@@ -230,11 +239,13 @@ class FolderSource:
 
     @cached_property
     def _sorted(self) -> list[str]:
-        return _picture_names(self._pictures)
+        return _picture_names(self._pictures, but=_inside(self.cutouts, self.path))
 
     @cached_property
     def _sorted_cutouts(self) -> list[str]:
-        return [] if self._cutouts is None else _picture_names(self._cutouts)
+        if self._cutouts is None:
+            return []
+        return _picture_names(self._cutouts, but=_inside(self.path, self._cutouts.path))
 
     @cached_property
     def _position(self) -> dict[str, int]:
@@ -249,14 +260,39 @@ class FolderSource:
         return _split(self._sorted_cutouts)
 
 
-def _picture_names(originals: Originals) -> list[str]:
-    """Names with an ending that Pillow knows; hidden files and what macOS leaves in archives are passed over."""
-    endings = Image.registered_extensions()
+def _title(path: Path) -> str:
+    path = path.resolve()
+    return path.name if path.is_dir() else path.stem
+
+
+def _label(name: str) -> str:
+    """The first-level folder of a picture, or an empty word where it lies in none."""
+    return _spelled(name).partition("/")[0] if "/" in name else ""
+
+
+def _spelled(name: str) -> str:
+    """The name with composed letters: where a picture was copied or zipped decides whether an é is one sign or two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _inside(inner: Path | None, outer: Path) -> str | None:
+    """How the names of one folder's files begin in another that it lies in, or None."""
+    if inner is None or not inner.is_dir() or inner.resolve() == outer.resolve():
+        return None
+    if not inner.resolve().is_relative_to(outer.resolve()):
+        return None
+    return f"{inner.resolve().relative_to(outer.resolve()).as_posix()}/"
+
+
+def _picture_names(originals: Originals, *, but: str | None) -> list[str]:
+    """Names that end as pictures do; hidden files and what macOS leaves in archives are passed over."""
     hidden = (".", "__MACOSX")
     return [
         name
-        for name in originals.names
-        if Path(name).suffix.lower() in endings and not any(part.startswith(hidden) for part in name.split("/"))
+        for name in sorted(originals.names, key=lambda name: (_spelled(name), name))
+        if not (but and name.startswith(but))
+        and is_picture_name(name)
+        and not any(part.startswith(hidden) for part in name.split("/"))
     ]
 
 
@@ -264,6 +300,9 @@ def _split(names: list[str]) -> dict[str, list[str]]:
     """Sort names into splits by their hashes: a picture stays in its split whatever else comes or goes."""
     parts: dict[str, list[str]] = {"train": [], "test": []}
     for name in names:
-        share = int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64
+        share = (
+            int.from_bytes(hashlib.sha256(_spelled(name).encode("utf-8", "surrogateescape")).digest()[:8], "big")
+            / 2**64
+        )
         parts["test" if share < TEST_SHARE else "train"].append(name)
     return parts

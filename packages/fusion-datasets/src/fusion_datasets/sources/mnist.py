@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
@@ -102,7 +103,7 @@ class MnistSource:
     def __reduce__(self) -> tuple[type["MnistSource"], tuple[Path]]:
         return MnistSource, (self.folder,)  # another process reads for itself instead of being sent the images
 
-    @property
+    @cached_property
     def description(self) -> dict[str, Any]:
         """Name, layout and digest; the name is `mnist` only for the very images published under it."""
         sha = hashlib.sha256()

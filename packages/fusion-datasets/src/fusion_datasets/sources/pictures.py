@@ -1,7 +1,9 @@
 """From the bytes of a picture to the image of a benchmark: decoded, cropped, scaled by area averaging."""
 
 import io
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Final
 
 import cv2
@@ -22,8 +24,25 @@ JPEG_DECODER: Final = f"simplejpeg {version('simplejpeg')}"
 """What decodes JPEGs of known kind, libjpeg-turbo: pixels are promised for one version of it."""
 
 MAX_PIXELS: Final = 100_000_000
+_FORMATS: Final = (
+    "AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP",
+)  # fmt: skip
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _WHITE_16_BITS: Final = 65535
+_SIXTEEN_BITS_IN_32: Final = frozenset({"PNG", "PPM"})
+"""Formats whose levels of 16 bits Pillow may hold in 32."""
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read: pixels alone, nothing that would start another program."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether the ending of a file's name is that of a format that is read."""
+    return Image.registered_extensions().get(Path(name).suffix.lower()) in formats()
 
 
 def decode_jpeg(content: bytes | FusionDatasetsError, height: int, width: int) -> NDArray[np.uint8]:
@@ -72,7 +91,7 @@ def _jpeg_size(content: bytes) -> tuple[int, int] | None:
 
 
 def decode_picture(content: bytes | FusionDatasetsError) -> NDArray[np.uint8]:
-    """Decode a picture in any format that Pillow reads, upright; transparency becomes black.
+    """Decode a picture in any of the usual formats, upright; transparency becomes black.
 
     Returns:
         uint8 `[h, w, 3]`, RGB.
@@ -95,10 +114,12 @@ def _decode(content: bytes | FusionDatasetsError) -> Image.Image:
     if isinstance(content, FusionDatasetsError):
         raise content
     try:
-        with Image.open(io.BytesIO(content)) as picture:
+        with Image.open(io.BytesIO(content), formats=formats()) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise FusionDatasetsError(f"{picture.width}×{picture.height} pixels, more than {MAX_PIXELS}")
             upright = ImageOps.exif_transpose(_decoded_jpeg(content, picture) or picture)
+            if upright.mode == "F" or (upright.mode == "I" and picture.format not in _SIXTEEN_BITS_IN_32):
+                raise FusionDatasetsError("levels of 32 bits, of unknown range: convert it to 8 or 16 bits")
             if upright.mode.startswith("I;16") or upright.mode == "I":
                 grey = np.asarray(upright, np.float64) * (255 / _WHITE_16_BITS)
                 upright = Image.fromarray(np.rint(np.clip(grey, 0, 255)).astype(np.uint8))

@@ -19,7 +19,7 @@ from fusion_datasets.errors import FusionDatasetsError
 from fusion_datasets.occluders import CutError, cut_occluder, fit_crop
 from fusion_datasets.schema import occluder_section
 from fusion_datasets.sources import CleanImages, Occluders, Omission, originals_digest, stand_in_note
-from fusion_datasets.sources.archive import Archive, Originals, open_originals
+from fusion_datasets.sources.archive import Archive, Originals, UnusableFileError, open_originals
 from fusion_datasets.sources.pictures import DECODER, scaled
 from fusion_datasets.spec import BENCHMARKS, Split
 
@@ -311,9 +311,8 @@ def _contents(
     for i, one in enumerate(chosen):
         try:
             content = one.originals.read(one.name)
-        except FusionDatasetsError:
-            missing = one.originals.state(one.name) is None
-            yield one, Omission(one.index, one.name, "missing" if missing else "damaged")
+        except UnusableFileError as error:
+            yield one, Omission(one.index, one.name, error.reason)
         else:
             sha256[i] = np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
             yield one, content
