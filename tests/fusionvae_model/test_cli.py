@@ -1,9 +1,11 @@
 """The command: what it prints where, how it ends, and what it leaves behind."""
 
+import dataclasses
 import io
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from unittest import mock
 
@@ -13,9 +15,21 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from fusionvae_model import FusionVAE, __version__, load_model, progress, read_inputs, sheets
+from fusionvae_model import (
+    PRESETS,
+    FusionVAE,
+    ModelConfig,
+    TrainConfig,
+    __version__,
+    load_model,
+    progress,
+    read_inputs,
+    sheets,
+)
 from fusionvae_model.cli import main
 from fusionvae_model.device import device_name, resolve_device
+from fusionvae_model.overrides import override
+from fusionvae_model.processes import Processes
 from fusionvae_model.progress import Progress
 
 
@@ -99,7 +113,30 @@ def test_train_dry_run_writes_nothing(data_file, finished_run, quick_preset, tmp
     assert plan["initial_weights"] is None
     from_two = json.loads(call(*words, "--init", finished_run, "--init", finished_run).stdout)
     assert from_two["initial_weights"].count("sha256:") == 2
+    assert "kind is given twice, as cvae and by the setting kind=cvae-skip" in failure(
+        *words, "--model", "cvae", "--set", "kind=cvae-skip"
+    )
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("fusionvae_model.processes.joined_processes", lambda d: nullcontext((Processes(1, 2), d)))
+    monkeypatch.setattr(Processes, "same", lambda *_: True)
+    assert call(*words).stdout == ""  # the first process says it
+    assert "a batch of 9 cannot be shared equally by 2 processes" in failure(*words, "--batch-size", 9)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_setting_is_listed_with_its_meaning(name):
+    listed = call("train", "--list-settings", name)
+    assert listed.exit_code == 0, listed.output
+    lines = listed.stdout.splitlines()
+    names = [field.name for kind in (ModelConfig, TrainConfig) for field in dataclasses.fields(kind)]
+    names.remove("kind")
+    assert [line.partition("=")[0] for line in lines if not line.startswith(" ")] == names
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        assert line.startswith("    ") or following.startswith("    "), line
+    assert "`" not in listed.stdout.replace("`fusion", "")
+    settings = [line for line in lines if not line.startswith(" ") and not line.endswith("=")]
+    assert override(PRESETS[name], settings) == PRESETS[name]
 
 
 def test_train_on_what_does_not_fit(data_file, quick_preset, tmp_path):

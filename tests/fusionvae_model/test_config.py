@@ -64,6 +64,22 @@ def test_impossible_architectures_are_refused(changes, words):
         dataclasses.replace(PRESETS["fusion-mnist"].model, **changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"beta_fraction": 30.0}, "beta_fraction is 30.0; expected 0 to 1, a share and no number of epochs"),
+        ({"warmup_fraction": 5.0}, "warmup_fraction is 5.0; expected 0 to 1"),
+        ({"beta_floor": 3.0}, "beta_floor is 3.0; expected 0 to 1"),
+        ({"learning_rate": 5e-5}, "final_learning_rate is 0.0001, more than the learning_rate of 5e-05"),
+        ({"importance_samples": 4, "beta_fraction": 1.0}, "importance_samples is 4, which counts once β has risen"),
+        ({"prior_weight": 0.2}, "prior_weight is 0.2, and nothing is drawn from the prior; expected prior_draws too"),
+    ],
+)
+def test_impossible_trainings_are_refused(changes, words):
+    with pytest.raises(FusionVAEError, match=words):
+        dataclasses.replace(PRESETS["fusion-mnist"].train, **changes)
+
+
 def test_unknown_and_missing_keys_are_named():
     values = PRESETS["fusion-mnist"].model.to_dict()
     with pytest.raises(FusionVAEError, match="unknown keys colour"):

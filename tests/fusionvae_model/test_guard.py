@@ -1,6 +1,7 @@
 """A step that is not finite: it leaves no trace, is explained, and too many of them end the run."""
 
 import json
+import signal
 
 import pytest
 import torch
@@ -35,6 +36,39 @@ FAULTS = {
     "the gradient of walk.h": lambda model: model.walk.h.register_hook(hidden(torch.inf)),
     "the gradient of encoder.stem.bias": lambda model: model.encoder.stem.bias.register_hook(hidden(torch.nan)),
 }
+
+
+def test_what_was_saved_before_steps_were_skipped_stays(quick_train, tmp_path, monkeypatch):
+    """The weights that make every step fail are finite: only the guard knows of them."""
+    original = Trainer.train_step
+
+    def skipped_from_the_third_on(trainer, batch, step):
+        if step == 2:
+            trainer.model.walk.h.register_hook(hidden(torch.nan))
+        return original(trainer, batch, step)
+
+    monkeypatch.setattr(Trainer, "train_step", skipped_from_the_third_on)
+    settings = {"epochs": 20, "log_every": 1, "checkpoint_seconds": 0}
+    with pytest.raises(FusionVAEError, match=r"were skipped.*checkpoints/step-00000002 is from before"):
+        quick_train(tmp_path / "run", **settings)
+    assert [folder.name for folder in finished_checkpoints(tmp_path / "run")] == ["step-00000001", "step-00000002"]
+
+
+def test_stopped_while_steps_are_skipped_it_keeps_what_was_good(quick_train, tmp_path, monkeypatch):
+    original = Trainer.train_step
+
+    def skipped_from_the_third_on(trainer, batch, step):
+        if step >= 2:
+            signal.raise_signal(signal.SIGTERM)
+        trainer.model.walk.h.register_hook(hidden(torch.nan if step >= 2 else 0.0))
+        return original(trainer, batch, step)
+
+    monkeypatch.setattr(Trainer, "train_step", skipped_from_the_third_on)
+    for stops in range(3):
+        with pytest.raises(FusionVAEError, match="interrupted after step"):
+            quick_train(tmp_path / "run", epochs=20, log_every=1, checkpoint_seconds=0, resume=stops > 0)
+    names = [folder.name for folder in finished_checkpoints(tmp_path / "run")]
+    assert names == [f"step-{step:08d}" for step in (2, 4, 5)]
 
 
 @pytest.mark.parametrize("culprit", FAULTS)
@@ -104,7 +138,7 @@ def test_too_many_bad_steps_in_a_row_end_the_run(quick_train, tmp_path, monkeypa
     )
     kept = finished_checkpoints(tmp_path / "run")
     assert str(kept[-1]) in str(caught.value)
-    assert [folder.name for folder in kept] == [f"step-{last - 2:08d}", f"step-{last - 1:08d}"]
+    assert [folder.name for folder in kept] == ["step-00000001", "step-00000002"]  # from before the first of them
 
 
 def test_skips_in_a_row_are_counted_across_an_interruption(quick_trainer, monkeypatch):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sys
 
@@ -10,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from fusionvae_model import FusionVAE, FusionVAEError, TrainConfig
+from fusionvae_model import FusionVAE, FusionVAEError, TrainConfig, trainer
 from fusionvae_model.data import TrainingSet
 from fusionvae_model.objective import beta
 from fusionvae_model.run_checkpoints import finished_checkpoints
-from fusionvae_model.step import build_seeded, learning_rate
+from fusionvae_model.step import TrainingStep, build_seeded, learning_rate
 from fusionvae_model.trainer import Trainer
 
 CONFIG = TrainConfig(epochs=1, batch_size=1, warmup_fraction=0.05, regularization=0.0)
@@ -173,10 +174,93 @@ def test_full_disk_and_resumed_equals_uninterrupted(quick_train, finished_run, t
     assert_same_run(tmp_path / "run", finished_run)
 
 
-def test_interrupt_in_the_last_step_finishes(quick_train, finished_run, tmp_path, monkeypatch):
-    at_step(monkeypatch, 7, interrupt)
-    assert quick_train(tmp_path / "run")["steps"] == 8
+def test_interrupted_in_the_last_step_the_finish_is_left(quick_train, finished_run, tmp_path, monkeypatch, capfd):
+    with monkeypatch.context() as patch:
+        at_step(patch, 7, interrupt)
+        with pytest.raises(FusionVAEError, match="interrupted after step 8 of 8, which is saved"):
+            quick_train(tmp_path / "run")
+    assert "stopping once this step is done and saved; ask again to stop at once" in capfd.readouterr().err
+    assert not (tmp_path / "run" / "training.json").exists()
+    quick_train(tmp_path / "run", resume=True)
     assert_same_run(tmp_path / "run", finished_run)
+
+
+def test_a_finished_model_that_is_gone_is_made_again(quick_train, finished_run, run_copy):
+    (run_copy / "model.safetensors").unlink()
+    quick_train(run_copy, resume=True)
+    assert_same_run(run_copy, finished_run)
+
+
+def test_without_a_checkpoint_it_says_that_it_begins_anew(quick_train, finished_run, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        at_step(patch, 4, interrupt)
+        with pytest.raises(FusionVAEError, match="interrupted"):
+            quick_train(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    quick_train(tmp_path / "run", resume=True)
+    assert f"no checkpoint stands in {tmp_path / 'run'}; beginning anew" in capsys.readouterr().err
+    assert_same_run(tmp_path / "run", finished_run)
+
+
+def test_a_run_goes_on_without_the_weights_it_started_from(quick_train, finished_run, tmp_path, monkeypatch, capsys):
+    start = shutil.copytree(finished_run, tmp_path / "start")
+    settings = {"initial_weights": start, "overrides": ["revive_channels=true"]}
+    quick_train(tmp_path / "whole", **settings)
+    with monkeypatch.context() as patch:
+        at_step(patch, 4, interrupt)
+        with pytest.raises(FusionVAEError, match="interrupted"):
+            quick_train(tmp_path / "run", **settings)
+    start.rename(tmp_path / "elsewhere")
+    with pytest.raises(FusionVAEError, match="is not a folder with a model"):
+        quick_train(tmp_path / "new", resume=True, **settings)
+    summary = quick_train(tmp_path / "run", resume=True, **settings)
+    assert "needs no weights to start from" in capsys.readouterr().err
+    assert summary["images_seen_before"] == 96
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_what_would_be_lost_at_the_end_is_met_at_the_beginning(quick_train, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        at_step(patch, 4, interrupt)
+        with pytest.raises(FusionVAEError, match="interrupted"):
+            quick_train(tmp_path / "run")
+    (tmp_path / "run" / "README.md").write_text("# Notes\n")
+    monkeypatch.setattr(Trainer, "train_step", None)
+    with pytest.raises(
+        FusionVAEError, match=r"README.md is no part of a model .*; move it away, or choose a new folder"
+    ):
+        quick_train(tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "README.md").read_text() == "# Notes\n"
+
+
+def test_an_unfinished_run_is_called_one(quick_train, tmp_path, monkeypatch):
+    at_step(monkeypatch, 4, interrupt)
+    with pytest.raises(FusionVAEError, match="interrupted"):
+        quick_train(tmp_path / "run")
+    said = r"has not come to its end; continue it with --resume, or take what it has saved, .*checkpoints/step-00000005"
+    with pytest.raises(FusionVAEError, match=said):
+        FusionVAE.from_pretrained(tmp_path / "run")
+
+
+def test_a_sheet_that_cannot_be_written_stops_nothing(quick_train, finished_run, tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise FusionVAEError("cannot write it")
+
+    monkeypatch.setattr(trainer, "write_samples", fail)
+    quick_train(tmp_path / "run", sheet_every=4)
+    assert "no sheet after step 4: cannot write it" in capsys.readouterr().err
+    assert_same_run(tmp_path / "run", finished_run)
+
+
+def test_a_plan_by_minutes_weighs_steps_by_what_they_cost(quick_trainer, monkeypatch):
+    """While β rises, a step of several passes makes one more before them; then draws are weighted."""
+    monkeypatch.setattr(TrainingStep, "take", lambda self, batch, step: {"loss": torch.tensor(float(step))})
+    monkeypatch.setattr(Trainer, "_measure", lambda self, work, seconds: 1 + float(work(self.batch(0), 0)))
+    plain = quick_trainer()
+    assert plain.measure_step_seconds(seconds=1) == 1 + plain.run.total_steps
+    for settings in ({"accumulate": 2}, {"overrides": ["importance_samples=2"]}):
+        several = quick_trainer(**settings)
+        assert several.measure_step_seconds(seconds=1) == pytest.approx(0.3 * 1 + 0.7 * (1 + several.run.total_steps))
 
 
 def test_second_interrupt_acts_at_once(quick_train, tmp_path, monkeypatch):

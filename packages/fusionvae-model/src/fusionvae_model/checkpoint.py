@@ -21,6 +21,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TRAINING_FILE = "training.json"
 CARD_FILE = "README.md"
+RUN_FILE = "run.json"
 _CARD_BEGINNING = "---\nlibrary_name: fusionvae-model\n"
 BOX = Path(__file__).parent / "weights"
 """Trained models that are installed with the package, one folder each."""
@@ -53,7 +54,7 @@ def write_pretrained(
         FusionVAEError: Before anything is written, if a weight is not finite, ``training`` is no JSON, or the folder
             holds files of the same names that are no model's; and if the disk refuses.
     """
-    _check_replaceable(folder)
+    check_replaceable(folder)
     if (name := first_non_finite(tensors)) is not None:
         raise FusionVAEError(f"{name} holds NaN or infinite values, with which no model could be loaded; mend it first")
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, "created_with": __version__}
@@ -72,8 +73,12 @@ def write_pretrained(
         write_file(folder / TRAINING_FILE, written[TRAINING_FILE])
 
 
-def _check_replaceable(folder: Path) -> None:
-    """Check that what a model's files would replace are a model's."""
+def check_replaceable(folder: Path) -> None:
+    """Check that what a model's files would replace are a model's.
+
+    Raises:
+        FusionVAEError: If they are not.
+    """
     config, card = folder / CONFIG_FILE, folder / CARD_FILE
     try:
         ours = config.is_file() and read_json(config).get("format") == FORMAT
@@ -84,7 +89,8 @@ def _check_replaceable(folder: Path) -> None:
         foreign.append(card)
     if foreign:
         raise FusionVAEError(
-            f"{foreign[0]} is no part of a model of this package and would be lost; choose a new folder"
+            f"{foreign[0]} is no part of a model of this package and would be lost; move it away, or choose a "
+            "new folder"
         )
 
 
@@ -98,6 +104,12 @@ def read_config(folder: Path) -> ModelConfig:
         raise FusionVAEError(
             f"{folder} is not a folder with a model; expected one that holds {CONFIG_FILE} and {WEIGHTS_FILE}, "
             f"as fusionvae train writes it, or a name in the box: {', '.join(sorted(p.name for p in BOX.iterdir()))}"
+        )
+    if (folder / RUN_FILE).is_file() and not (folder / CONFIG_FILE).exists():
+        saved = sorted(folder.glob("checkpoints/step-*"))
+        raise FusionVAEError(
+            f"the training in {folder} has not come to its end; continue it with --resume"
+            + (f", or take what it has saved, {saved[-1]}" if saved else "")
         )
     values = read_json(folder / CONFIG_FILE)
     if values.get("format") != FORMAT:

@@ -12,10 +12,11 @@ import click
 from fusionvae_model import __version__
 from fusionvae_model.catalogue import load_model
 from fusionvae_model.checkpoint import model_folder, read_training_summary
-from fusionvae_model.config import AGGREGATIONS, MODEL_KINDS, PRESETS
+from fusionvae_model.config import AGGREGATIONS, MODEL_KINDS, PRESETS, preset
 from fusionvae_model.device import PRECISIONS, is_out_of_memory
 from fusionvae_model.errors import FusionVAEError
 from fusionvae_model.initial_weights import extinct_channels
+from fusionvae_model.overrides import described_settings
 from fusionvae_model.sheets import FITS
 
 
@@ -50,6 +51,12 @@ class _FiniteRange(click.FloatRange):
         return number
 
 
+def _list_settings(ctx: click.Context, _: click.Parameter, name: str | None) -> None:
+    if name is not None and not ctx.resilient_parsing:
+        click.echo(described_settings(preset(name)))
+        ctx.exit()
+
+
 SEED = click.IntRange(min=0, max=2**63 - 1)
 DEVICE = click.Choice(["auto", "cpu", "cuda"])
 
@@ -81,9 +88,28 @@ def main() -> None:
 @click.option("--compile", "compile_code", is_flag=True, help="Fuse kernels, on a GPU also CUDA graphs; for GPUs.")
 @click.option("--tensorboard", is_flag=True, help="Write event files beside the log.")
 @click.option("--sheet-every", type=click.IntRange(min=1), metavar="STEPS", help="Draw a sheet of samples so often.")
+@click.option(
+    "--log-every", type=click.IntRange(min=1), default=20, show_default=True, metavar="STEPS", help="Lines of the log."
+)
+@click.option(
+    "--checkpoint-seconds",
+    type=_FiniteRange(min=0),
+    default=120.0,
+    show_default=True,
+    help="Least time between two checkpoints.",
+)
 @click.option("--accumulate", type=click.IntRange(min=1), default=1, show_default=True, help="Passes per step.")
 @click.option("--ema", type=click.FloatRange(0, 1, max_open=True), help="Decay of a moving average of the weights.")
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Replace a setting of the preset.")
+@click.option(
+    "--list-settings",
+    type=click.Choice(list(PRESETS)),
+    metavar="PRESET",
+    is_eager=True,
+    expose_value=False,
+    callback=_list_settings,
+    help="Print what --set can replace, with its meaning, and stop.",
+)
 @click.option("--seed", type=SEED, help="Of weights, order, inputs and noise; 0 unless given.")
 @click.option("--resume", is_flag=True, help="Continue the run in --output (or begin it).")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, write nothing.")
@@ -103,6 +129,8 @@ def train(
     compile_code: bool,
     tensorboard: bool,
     sheet_every: int | None,
+    log_every: int,
+    checkpoint_seconds: float,
     accumulate: int,
     ema: float | None,
     overrides: tuple[str, ...],
@@ -119,8 +147,8 @@ def train(
     if model != "fusionvae" and (posterior or aggregation):
         raise click.UsageError(f"--posterior and --aggregation choose among FusionVAEs; leave them out with {model}")
     from fusionvae_model import training  # it needs fusion-datasets, which `fuse` and `info` do without
-    from fusionvae_model.device import peak_memory_mib
-    from fusionvae_model.processes import first_process
+    from fusionvae_model.device import peak_memory_mib, resolve_device, subnormals_as_zero
+    from fusionvae_model.processes import first_process, joined_processes
 
     settings: dict[str, Any] = {
         "preset_name": preset_name,
@@ -140,10 +168,13 @@ def train(
         "overrides": (*overrides, *([] if ema is None else [f"ema={ema}"])),
     }
     if dry_run:
-        trainer = training.prepare(data, output, **settings)
-        seconds = trainer.measure_step_seconds(seconds=3)
-        finish = trainer.measure_pass_seconds() * trainer.finishing_passes(trainer.run.total_steps)
-        memory = peak_memory_mib(trainer.device)
+        with subnormals_as_zero(), joined_processes(resolve_device(device)) as (processes, own_device):
+            trainer = training.prepare(data, output, **{**settings, "device": own_device, "processes": processes})
+            seconds = trainer.measure_step_seconds(seconds=3)
+            finish = trainer.measure_pass_seconds() * trainer.finishing_passes(trainer.run.total_steps)
+            memory = peak_memory_mib(trainer.device)
+        if not processes.writes:
+            return
         left = trainer.run.total_steps - trainer.step
         plan = {
             **trainer.run.to_dict(),
@@ -156,7 +187,15 @@ def train(
         }
         click.echo(json.dumps(plan, indent=2))
         return
-    summary = training.train(data, output, **settings, tensorboard=tensorboard, sheet_every=sheet_every)
+    summary = training.train(
+        data,
+        output,
+        **settings,
+        tensorboard=tensorboard,
+        sheet_every=sheet_every,
+        log_every=log_every,
+        checkpoint_seconds=checkpoint_seconds,
+    )
     if not first_process():
         return
     click.echo(f"{output}: {summary['steps']} steps, {summary['epochs']} epochs, {summary['seconds']} s of training")

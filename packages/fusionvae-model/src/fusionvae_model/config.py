@@ -246,6 +246,9 @@ _NOT_NEGATIVE = (
 )  # fmt: skip
 
 
+_PRIOR_WEIGHT = 0.1
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(_Config):
     """The objective, the optimiser and the schedules (paper Sec. 4.2 and 5.4, App. A).
@@ -299,7 +302,7 @@ class TrainConfig(_Config):
     every_k: bool = False
     importance_samples: int = 1
     prior_draws: int = 0
-    prior_weight: float = 0.1
+    prior_weight: float = _PRIOR_WEIGHT
     revive_channels: bool = False
     ema: float = 0.0
     recompute_activations: bool = False
@@ -314,6 +317,25 @@ class TrainConfig(_Config):
         for name in _NOT_NEGATIVE:
             if not getattr(self, name) >= 0:
                 raise FusionVAEError(f"{name} is {getattr(self, name)}; expected 0 or more")
+        for name in ("warmup_fraction", "beta_fraction", "beta_floor"):
+            if getattr(self, name) > 1:
+                raise FusionVAEError(
+                    f"{name} is {getattr(self, name)}; expected 0 to 1, a share and no number of epochs"
+                )
+        if self.final_learning_rate > self.learning_rate:
+            raise FusionVAEError(
+                f"final_learning_rate is {self.final_learning_rate}, more than the learning_rate of "
+                f"{self.learning_rate} that falls to it; expected no more: set it too"
+            )
+        if self.importance_samples > 1 and self.beta_fraction == 1:
+            raise FusionVAEError(
+                f"importance_samples is {self.importance_samples}, which counts once β has risen to 1; expected a "
+                "beta_fraction below 1"
+            )
+        if self.prior_weight != _PRIOR_WEIGHT and not self.prior_draws:
+            raise FusionVAEError(
+                f"prior_weight is {self.prior_weight}, and nothing is drawn from the prior; expected prior_draws too"
+            )
         if not self.adamax_eps > 0:
             raise FusionVAEError(f"adamax_eps is {self.adamax_eps}; expected more than 0")
         if not 0 <= self.seed < 1 << 63:

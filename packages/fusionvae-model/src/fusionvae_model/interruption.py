@@ -1,5 +1,7 @@
 """Being asked to stop: heard at once, followed between two steps, never within one."""
 
+import contextlib
+import os
 import signal
 import threading
 from types import FrameType
@@ -12,12 +14,16 @@ class StopRequest:
     A step cut in half would leave batch statistics of one step beside weights of another. Only the first request
     waits; a second one acts as it would without this. Outside the main thread, which alone hears signals, nothing is
     caught.
+
+    Args:
+        speaks: Whether to say on stderr that the request was heard: a step may take a minute.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
+    def __init__(self, *, speaks: bool = True) -> None:
         self.received = False
+        self._speaks = speaks
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -34,6 +40,9 @@ class StopRequest:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = True
         self._hand_back()
+        if self._speaks:
+            with contextlib.suppress(OSError):  # not by print, which may be what was interrupted
+                os.write(2, b"\nstopping once this step is done and saved; ask again to stop at once\n")
 
     def _hand_back(self) -> None:
         for number, handler in self._previous.items():

@@ -53,13 +53,14 @@ class BatchNoise:
         self._generator = generator
         self._batch_size = batch_size * num_samples
         self._rows = slice(rows.start * num_samples, rows.stop * num_samples)
-        self.mean_variances: list[Tensor] = []
+        self.moments: list[Tensor] = []
         self._drawn = [self._draw(shape) for shape in shapes]
 
     def __call__(self, mean: Tensor) -> Tensor:
         """Return the rows' noise for the next group, ``[b · num_samples, m, h, w]``."""
-        drawn = self._drawn[len(self.mean_variances)] if self._drawn else self._draw(mean.shape[1:])
-        self.mean_variances.append(mean.detach().var(dim=0, correction=0))
+        drawn = self._drawn[len(self.moments)] if self._drawn else self._draw(mean.shape[1:])
+        means = mean.detach().float()
+        self.moments.append(torch.stack((means.mean(dim=0), means.square().mean(dim=0))).flatten(1))
         return drawn
 
     def _draw(self, shape: Sequence[int]) -> Tensor:

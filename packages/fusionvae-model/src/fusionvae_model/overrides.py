@@ -1,7 +1,10 @@
 """Single settings of a preset, replaced by name: ``learning_rate=0.005``."""
 
 import dataclasses
+import inspect
 import json
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,6 +52,28 @@ def check_given_once(assignments: Sequence[str], options: Mapping[str, Any]) -> 
     for name, value in options.items():
         if value is not None and name in replaced:
             raise FusionVAEError(f"{name} is given twice, as {value} and by the setting {replaced[name]}; choose one")
+
+
+def described_settings(preset: Preset) -> str:
+    """Return every setting that can be replaced by name: its value in a preset and what it means, for people."""
+    parts = []
+    for part in (preset.model, preset.train):
+        meanings = _meanings(type(part))
+        for name, value in part.to_dict().items():
+            if name == "kind":  # which --model alone chooses
+                continue
+            text = ",".join(map(str, value)) if isinstance(value, list | tuple) else json.dumps(value).strip('"')
+            meaning = textwrap.fill(meanings.get(name, ""), 96, initial_indent="    ", subsequent_indent="    ")
+            parts.append(f"{name}={text}\n{meaning}".rstrip())
+    return "\n".join(parts)
+
+
+def _meanings(kind: type) -> dict[str, str]:
+    """Read the section "Attributes" of a class's docstring, without its markup."""
+    _, _, section = (inspect.getdoc(kind) or "").partition("Attributes:\n")
+    found = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE)
+    plain = {name: re.sub(r":\w+:`~?(?:\w+\.)*(\w+)`", r"\1", " ".join(text.split())) for name, text in found}
+    return {name: text.replace("``", "") for name, text in plain.items()}
 
 
 def _value(text: str, present: Any) -> Any:

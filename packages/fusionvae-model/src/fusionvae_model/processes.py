@@ -65,6 +65,12 @@ class Processes:
         """Return the value of process 0."""
         return self._on_the_host(value if self.rank == 0 else 0.0, dist.ReduceOp.SUM)
 
+    def same(self, digest: str) -> bool:
+        """Return whether all processes have the same hexadecimal digest; the same answer for each."""
+        value = float(int(digest[:12], 16))  # 48 bits, which a double holds
+        most, least = (self._on_the_host(sign * value, dist.ReduceOp.MAX) for sign in (1, -1))
+        return most == -least
+
     def wait(self) -> None:
         """Wait until all processes have come here."""
         self.any(False)

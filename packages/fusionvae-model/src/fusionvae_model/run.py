@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from fusionvae_model.atomic import stated_failure
-from fusionvae_model.checkpoint import read_json
+from fusionvae_model.checkpoint import RUN_FILE, read_json
 from fusionvae_model.config import ModelConfig, TrainConfig
 from fusionvae_model.errors import FusionVAEError
-
-RUN_FILE = "run.json"
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,7 @@ class Run:
         compile: Whether the model's code is compiled; the same numbers up to rounding.
         initial_weights: Digest of the weights it starts from, or of each whose mean it starts from; ``None`` for
             random ones.
+        images_seen_before: Images that the trainings of these weights have seen; ``None`` if unknown.
     """
 
     preset: str
@@ -46,6 +45,7 @@ class Run:
     accumulate: int = 1
     compile: bool = False
     initial_weights: str | None = None
+    images_seen_before: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
@@ -78,11 +78,13 @@ def stored_total_steps(output: Path, wanted: Run, *, resume: bool) -> int | None
         raise FusionVAEError(f"{path} has total_steps {total_steps!r}; expected at least 1: choose another --output")
     if wanted.minutes is not None:  # they became a number of steps when the run began
         asked["total_steps"] = total_steps
+    for part in (stored, asked):  # it follows from the weights
+        part.pop("images_seen_before", None)
     differences = sorted(_differences(stored, asked))
     if differences:
         raise FusionVAEError(
             f"the run in {output} has other settings ({'; '.join(differences)}); ask for the same ones to continue it, "
-            "or choose another --output"
+            f"or choose another --output; a run that is done is trained on by --init {output}"
         )
     return total_steps
 

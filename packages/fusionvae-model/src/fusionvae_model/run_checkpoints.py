@@ -1,5 +1,6 @@
 """The checkpoints of a run: folders from which it goes on, bit for bit, as if it had never stopped."""
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,8 @@ def write_checkpoint(output: Path, model: FusionModel, tensors: dict[str, Tensor
 def prune_checkpoints(output: Path) -> None:
     """Remove what is older than the two newest checkpoints of a run, and what a killed process left half-written.
 
+    The last one from before steps were skipped stays.
+
     Raises:
         FusionVAEError: If the disk refuses.
     """
@@ -57,8 +60,19 @@ def prune_checkpoints(output: Path) -> None:
     for leftover in folder.glob(".*"):
         shutil.rmtree(leftover, ignore_errors=True)
     with stated_failure(folder):
-        for old in finished_checkpoints(output)[:-CHECKPOINTS_KEPT]:
-            remove_folder(old)
+        older, good = finished_checkpoints(output)[:-CHECKPOINTS_KEPT], last_good_checkpoint(output)
+        for folder in older:
+            if folder != good:
+                remove_folder(folder)
+
+
+def last_good_checkpoint(output: Path) -> Path | None:
+    """Return the newest checkpoint that was not taken while steps were being skipped, if there is one."""
+    for folder in reversed(finished_checkpoints(output)):
+        with contextlib.suppress(FusionVAEError, AttributeError):
+            if not read_json(folder / STATE_FILE).get("skipped", {}).get("consecutive"):
+                return folder
+    return None
 
 
 def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:

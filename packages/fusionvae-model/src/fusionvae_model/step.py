@@ -117,7 +117,7 @@ class TrainingStep:
         penalty = torch.zeros((), device=self.device)
         for rows in shares:
             with self._weights() as weights:
-                bound, variances = self._bound(batch, step, rows)
+                bound, moments = self._bound(batch, step, rows)
                 sides = torch.stack((bound.nats.detach().mean(), -bound.log_likelihood.detach().mean()))
                 means = torch.cat((sides, bound.kl.detach().mean(dim=0)))
                 if mean_kl is None:
@@ -128,7 +128,7 @@ class TrainingStep:
                 best = self._best_of_prior(batch, step, rows)
                 loss = loss - config.prior_weight * best
                 seen.append(torch.cat((torch.stack((loss.detach(), best.detach())), means)))
-                spread.append(variances)
+                spread.append(moments)
                 loss = loss / len(shares)
                 if rows is shares[-1]:
                     penalty = config.regularization * (self.spectral(weights) + batch_norm_regularizer(self.model))
@@ -136,6 +136,7 @@ class TrainingStep:
                 loss.backward()
         gradient = self.processes.mean(self.parameters.gradient())
         loss, best, nats, reconstruction, *kl = self.processes.mean(torch.stack(seen).mean(dim=0)).unbind()
+        means, mean_squares = self.processes.mean(torch.stack(spread).mean(dim=0))
         terms = {"the reconstruction": reconstruction}
         terms |= {f"the KL of group {l}": value for l, value in enumerate(kl, start=1)}
         terms |= {"the best draw from the prior": best}
@@ -148,7 +149,7 @@ class TrainingStep:
             "reconstruction_nats": reconstruction,
             "kl_per_group": torch.stack(kl) if kl else self.gamma[:0],
             "gradient_norm": torch.linalg.vector_norm(gradient),
-            "posterior_variance": torch.stack(spread).mean(dim=0),
+            "posterior_variance": (mean_squares - means.square()).clamp(min=0),
             "accepted": torch.ones_like(loss),
         }
         if config.importance_samples > 1:
@@ -184,7 +185,7 @@ class TrainingStep:
             self.average.state["weights"].copy_(parts["ema"]["weights"])
 
     def _bound(self, batch: Batch, step: int, rows: slice) -> tuple[Bound, Tensor]:
-        """Return the bound of some rows, and how much the posterior means differ among them, ``[latents]``."""
+        """Return the bound of some rows, and mean and mean square of their posterior means, ``[2, latents]``."""
         generator = seeded_generator("latents", self.run.train.seed, step, device=self.device)
         options = self._pass_options(step)
         noise = BatchNoise(
@@ -206,7 +207,7 @@ class TrainingStep:
                     f"the model's code could not be compiled ({' '.join(str(error).split())[:200]}); empty PyTorch's "
                     "folder of compiled code (TORCHINDUCTOR_CACHE_DIR), or leave out --compile"
                 ) from error
-        return bound, torch.cat([self.gamma[:0], *(variance.flatten() for variance in noise.mean_variances)])
+        return bound, torch.cat([self.gamma.new_zeros(2, 0), *noise.moments], dim=1)
 
     def _best_of_prior(self, batch: Batch, step: int, rows: slice) -> Tensor:
         """Return ``log p(y | z)`` of the best of the prior's draws, the mean over some rows; 0 where none is drawn."""

@@ -3,6 +3,8 @@
 import contextlib
 import copy
 import dataclasses
+import hashlib
+import json
 import math
 import time
 from bisect import bisect_right
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from fusionvae_model import __version__
 from fusionvae_model.batch_statistics import reestimate_batch_norm, train_eval_gap
-from fusionvae_model.checkpoint import TRAINING_FILE, first_non_finite, read_json
+from fusionvae_model.checkpoint import CONFIG_FILE, TRAINING_FILE, WEIGHTS_FILE, first_non_finite, read_json
 from fusionvae_model.data import Batch, TrainingSet
 from fusionvae_model.device import device_name
 from fusionvae_model.errors import FusionVAEError
@@ -27,7 +29,12 @@ from fusionvae_model.interruption import StopRequest
 from fusionvae_model.processes import ALONE, Processes
 from fusionvae_model.progress import Progress, note
 from fusionvae_model.run import Run
-from fusionvae_model.run_checkpoints import finished_checkpoints, prune_checkpoints, read_checkpoint, write_checkpoint
+from fusionvae_model.run_checkpoints import (
+    last_good_checkpoint,
+    prune_checkpoints,
+    read_checkpoint,
+    write_checkpoint,
+)
 from fusionvae_model.sheets import write_samples
 from fusionvae_model.step import TrainingStep
 from fusionvae_model.training_log import TrainingLog
@@ -79,6 +86,13 @@ class Trainer:
         self.model = self.state.model
         self.log = TrainingLog(output / LOG_FILE)
 
+    def standing(self) -> str:
+        """Return a digest of the run, of where it stands, and of the weights there."""
+        sha = hashlib.sha256(json.dumps([self.run.to_dict(), self.step], sort_keys=True).encode())
+        for tensor in (*self.model.state_dict().values(), *self.state.tensors().values()):
+            sha.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        return sha.hexdigest()
+
     def set_total_steps(self, total_steps: int) -> None:
         """Fix the length of the run, on which the schedules depend."""
         self.run = self.state.run = dataclasses.replace(self.run, total_steps=total_steps)
@@ -123,7 +137,7 @@ class Trainer:
         with (
             contextlib.closing(events) if events else contextlib.nullcontext(),
             self._progress("training", total, "steps", done=self.step) as progress,
-            StopRequest() as stop,
+            StopRequest(speaks=writes) as stop,
         ):
             while self.step < total:
                 batch = self.batch(self.step)
@@ -135,10 +149,10 @@ class Trainer:
                 if writes and sheet_every is not None and self.step % sheet_every == 0:
                     self.write_sheet()
                 stopped = self.processes.any(stop.received)
-                if writes and (stopped or self.step == total or time.monotonic() - saved >= checkpoint_seconds):
-                    self.save_checkpoint()
+                must = stopped or self.step == total
+                if writes and (must or time.monotonic() - saved >= checkpoint_seconds) and self.save_checkpoint(must):
                     saved = time.monotonic()
-                if stopped and self.step < total:
+                if stopped:
                     raise FusionVAEError(
                         f"interrupted after step {self.step} of {total}, which is saved; continue with --resume"
                     )
@@ -169,7 +183,10 @@ class Trainer:
         """Show what the model makes of a few training images, the same ones each time."""
         batch = self.batch(self.run.total_steps, num_inputs=self.run.train.max_inputs)
         path = self.output / SHEETS_FOLDER / f"step-{self.step:08d}.png"
-        write_samples(path, self.model, batch.target[:SHEET_ROWS], batch.inputs[:SHEET_ROWS])
+        try:
+            write_samples(path, self.model, batch.target[:SHEET_ROWS], batch.inputs[:SHEET_ROWS])
+        except FusionVAEError as error:  # no reason to stop
+            note(f"no sheet after step {self.step}: {error}")
 
     def _report_skips(self) -> None:
         """Say which steps were skipped and why; stop after too many in a row."""
@@ -186,8 +203,8 @@ class Trainer:
             )
 
     def _last_good(self) -> str:
-        checkpoints = finished_checkpoints(self.output)
-        return f"{checkpoints[-1]} is from before" if checkpoints else "no checkpoint had been saved"
+        good = last_good_checkpoint(self.output)
+        return f"{good} is from before" if good else "no checkpoint had been saved"
 
     def finish(self) -> dict[str, Any]:
         """Re-estimate the batch statistics, write the finished model and return the summary of the training."""
@@ -221,7 +238,7 @@ class Trainer:
             "batch_size": config.batch_size,
             "images_seen": total * config.batch_size,
             "initial_weights": self.run.initial_weights,
-            "images_seen_before": 0 if self.initial is None else self.initial.images_seen,
+            "images_seen_before": 0 if self.run.initial_weights is None else self.run.images_seen_before,
             "steps_skipped": self.state.guard.total,
             "seconds": round(self.seconds, 1),
             "device": device_name(self.device),
@@ -246,11 +263,21 @@ class Trainer:
         """Return the summary that :meth:`finish` wrote, if this run has come to its end before."""
         path = self.output / TRAINING_FILE
         summary = read_json(path) if path.exists() else {}
-        return summary if summary.get("steps") == self.run.total_steps else None
+        complete = all((self.output / name).exists() for name in (CONFIG_FILE, WEIGHTS_FILE))
+        return summary if complete and summary.get("steps") == self.run.total_steps else None
 
-    def save_checkpoint(self) -> None:
-        """Write everything that decides how the run goes on, unless a weight is no longer finite."""
+    def save_checkpoint(self, must: bool = True) -> bool:
+        """Write everything that decides how the run goes on, unless a weight is no longer finite.
+
+        Args:
+            must: Also while steps are being skipped, when what stands may be what makes them fail.
+
+        Returns:
+            Whether it was written.
+        """
         self._report_skips()
+        if self.state.guard.consecutive and not must:
+            return False
         if (name := first_non_finite(self.model.state_dict())) is not None:
             raise FusionVAEError(
                 f"the training diverged by step {self.step}, {name} is no longer finite; {self._last_good()}; "
@@ -265,6 +292,7 @@ class Trainer:
             "skipped": {"consecutive": guard.consecutive, "total": guard.total},
         }
         write_checkpoint(self.output, self.model, tensors, state)
+        return True
 
     def load_checkpoint(self, folder: Path) -> None:
         """Continue from a checkpoint, bit for bit.
@@ -289,10 +317,16 @@ class Trainer:
 
     def measure_step_seconds(self, *, seconds: float) -> float:
         """Return the time of a step, averaged over equal shares of each number of inputs, on a throw-away model."""
-        probe = TrainingStep(self.run, self.device, self.processes)
-        # the last steps are those that weigh several draws
-        first = self.run.total_steps if self.run.train.importance_samples > 1 else 0
-        return self._measure(lambda batch, k: probe.take(batch, first + k)["loss"], seconds)
+        config, probe = self.run.train, TrainingStep(self.run, self.device, self.processes)
+        # While β rises the passes of a step need one more before them, and draws are not weighted yet.
+        warms_up = config.beta_fraction if self.run.accumulate > 1 or config.importance_samples > 1 else 0.0
+
+        def measured(first: int, share: float) -> float:
+            if not share:
+                return 0.0
+            return share * self._measure(lambda batch, k: probe.take(batch, first + k)["loss"], share * seconds)
+
+        return measured(0, warms_up) + measured(self.run.total_steps, 1 - warms_up)
 
     def measure_pass_seconds(self) -> float:
         """Return the time of a pass without gradient, of which :meth:`finish` makes :meth:`finishing_passes`."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fusionvae_model.checkpoint import write_json
+from fusionvae_model.checkpoint import check_replaceable, read_json, write_json
 from fusionvae_model.config import MOST_MINUTES, Preset, preset, preset_model
 from fusionvae_model.data import TrainingSet
 from fusionvae_model.device import PRECISIONS, keep_freed_memory, resolve_device, subnormals_as_zero
@@ -19,7 +19,7 @@ from fusionvae_model.overrides import check_given_once, override
 from fusionvae_model.processes import ALONE, Processes, joined_processes
 from fusionvae_model.progress import note
 from fusionvae_model.run import RUN_FILE, Run, sole_writer, stored_total_steps
-from fusionvae_model.run_checkpoints import restore_newest
+from fusionvae_model.run_checkpoints import finished_checkpoints, restore_newest
 from fusionvae_model.trainer import Trainer
 
 
@@ -107,8 +107,9 @@ def train(
         processes.wait()  # all have read what one is about to write
         if processes.writes and summary is not None:
             note(f"the run in {output} is done; nothing is left to compute")
-        elif processes.writes and trainer.step:
-            note(f"going on after step {trainer.step} of {trainer.run.total_steps}")
+        elif processes.writes and stood:
+            where = f"after step {trainer.step} of {trainer.run.total_steps}"
+            note(f"going on {where}" if trainer.step else f"no checkpoint stands in {output}; beginning anew")
         if summary is not None:
             return summary
         with sole_writer(output) if processes.writes else contextlib.nullcontext():
@@ -163,7 +164,8 @@ def prepare(
     model = preset_model(preset_name, kind=kind, posterior=posterior, aggregation=aggregation)
     changes: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     length = {"epochs": epochs if minutes is None else f"{minutes} minutes"}
-    check_given_once(overrides, {**changes, **length, "posterior": posterior, "aggregation": aggregation})
+    named = {"kind": kind, "posterior": posterior, "aggregation": aggregation}
+    check_given_once(overrides, {**changes, **length, **named})
     chosen = override(Preset(model, preset(preset_name).train), overrides)
     target_device = resolve_device(device) if isinstance(device, str) else device
     config = dataclasses.replace(chosen.train, **{key: value for key, value in changes.items() if value is not None})
@@ -176,8 +178,15 @@ def prepare(
             "--batch-size, or fewer scales"
         )
     starts = [initial_weights] if isinstance(initial_weights, str | Path) else initial_weights or ()
-    initial = InitialWeights.mean([InitialWeights.read(start, chosen.model) for start in starts]) if starts else None
-    if config.revive_channels and initial is None:
+    initial, known = None, _stored_start(output) if resume and starts else {}
+    try:
+        initial = InitialWeights.mean([InitialWeights.read(one, chosen.model) for one in starts]) if starts else None
+    except FusionVAEError as error:
+        if not known:
+            raise
+        if processes.writes:
+            note(f"{error}; going on from the checkpoint all the same, which needs no weights to start from")
+    if config.revive_channels and initial is None and not known:
         raise FusionVAEError(
             "revive_channels starts extinct channels of a trained model anew, but this training starts from random "
             "weights; name the model with --init, or leave revive_channels out"
@@ -193,11 +202,12 @@ def prepare(
         data=data.description,
         accumulate=accumulate,
         compile=compile_code,
-        initial_weights=None if initial is None else initial.digest,
+        **({"initial_weights": initial.digest, "images_seen_before": initial.images_seen} if initial else known),
     )
     stored = stored_total_steps(output, run, resume=resume)
     if stored is not None:
         run = dataclasses.replace(run, total_steps=stored)
+    check_replaceable(output)
     trainer = Trainer(run, data, output, target_device, processes, initial)
     if stored is not None:
         restore_newest(output, trainer.load_checkpoint)
@@ -206,4 +216,17 @@ def prepare(
         pass_seconds = trainer.measure_pass_seconds()
         left = processes.agree(60 * minutes - (time.monotonic() - began))
         trainer.set_total_steps(trainer.steps_within(left, step_seconds=step_seconds, pass_seconds=pass_seconds))
+    if processes.count > 1 and not processes.same(trainer.standing()):
+        raise FusionVAEError(
+            "the processes do not start from the same place; expected --data and --output that all of them see alike, "
+            f"such as a folder that their machines share: process {processes.rank} stands at step {trainer.step}"
+        )
     return trainer
+
+
+def _stored_start(output: Path) -> dict[str, Any]:
+    """Return what a run that can go on remembers of the weights it started from; nothing if there is none."""
+    if not (output / RUN_FILE).is_file() or not finished_checkpoints(output):
+        return {}
+    stored = read_json(output / RUN_FILE)
+    return {key: stored.get(key) for key in ("initial_weights", "images_seen_before")}

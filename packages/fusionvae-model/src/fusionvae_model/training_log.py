@@ -20,8 +20,8 @@ class TrainingLog:
     Steps that were skipped enter no average. The rate of the code is ``kl_nats``, its distortion
     ``reconstruction_nats``, the bound of one draw their sum with the other sign; where several draws are weighted, a
     step maximises ``importance_bound_nats``; what the best draw from the prior explains, where some are drawn, is
-    ``best_of_prior_nats``. A latent is active where the variance of its posterior mean over images
-    exceeds 0.01 (Burda et al. 2016), here within a batch. A hidden channel of the decoder's cells is extinct where
+    ``best_of_prior_nats``. A latent is active where the variance of its posterior mean over images exceeds 0.01 (Burda
+    et al. 2016), here over a whole batch, however it is cut. A hidden channel of the decoder's cells is extinct where
     :func:`~fusionvae_model.initial_weights.extinct_channels` says so.
 
     Args:
