@@ -27,6 +27,10 @@ def score(path, model, *, precision="32", **changes):
     return result
 
 
+def project(*words):
+    return CliRunner().invoke(main, ["project", *map(str, words)])
+
+
 def compare(*words):
     return CliRunner().invoke(main, ["compare", *map(str, words)])
 
@@ -48,7 +52,7 @@ def test_the_difference_is_paired_and_a_better_model_is_called_so(tmp_path):
     assert "NLL: overall, A is better" in text
 
 
-def test_what_is_noise_is_called_noise(tmp_path):
+def test_what_the_images_do_not_tell_is_called_undecided(tmp_path):
     first = score(tmp_path / "a.json", Toy())
     data = MemoryData()
     other = evaluate(Toy(), data, 40, seed=1)
@@ -56,7 +60,7 @@ def test_what_is_noise_is_called_noise(tmp_path):
     write_per_image(other, data, per_image_path(tmp_path / "b.json"))
     assert (first.per_image["nll_nats"] != other.per_image["nll_nats"]).all()
     text = compare(tmp_path / "a.json", tmp_path / "b.json").stdout
-    assert "NLL: overall, the difference is noise" in text
+    assert "NLL: overall undecided; more images may tell" in text
     assert "another training seed" in text
 
 
@@ -125,11 +129,52 @@ def test_scores_of_another_result_or_in_another_order_are_refused(tmp_path):
     assert compare(a, b).exit_code == 0
 
 
+def test_a_part_of_another_results_scores_is_refused(tmp_path):
+    a, b = tmp_path / "a.json", tmp_path / "b.json"
+    score(a, Bright(3.0))
+    score(b, Bright(0.0))
+    head, *lines = per_image_path(b).read_text().splitlines()
+    per_image_path(a).write_text("\n".join([head, *lines[:40]]))
+    assert "holds the scores of another result than a.json" in compare(a, b).stderr
+    assert "holds the scores of another result than a.json" in project(a, b).stderr
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (
+            lambda lines: [lines[0], *(line.replace(line.split(",")[5], "inf", 1) for line in lines[1:])],
+            "a score is inf",
+        ),
+        (lambda lines: [*lines[:5], *lines[1:5]], "an image stands in it twice"),
+    ],
+)
+def test_scores_that_are_no_evidence_are_refused(harm, said, tmp_path):
+    score(tmp_path / "a.json", Bright(3.0))
+    path = per_image_path(tmp_path / "a.json")
+    path.write_text("\n".join(harm(path.read_text().splitlines())))
+    assert said in compare(tmp_path / "a.json", tmp_path / "a.json").stderr
+
+
+def test_images_that_share_their_draws_err_together():
+    """Of twenty images that share one error, the mean is no better known than by one of them."""
+    generator = np.random.default_rng(0)
+    shared = np.repeat(generator.normal(0, 1, (2000, 30)), 20, axis=1)
+    tiles = np.repeat(np.arange(30), 20)
+    plain, clustered = (
+        [_difference("mse_min", "0", values, groups).verdict for values in shared] for groups in (None, tiles)
+    )
+    assert plain.count("undecided") / 2000 < 0.5
+    assert clustered.count("undecided") / 2000 == pytest.approx(CONFIDENCE, abs=0.017)
+    alone = generator.normal(0, 1, 600)
+    assert _difference("mse_min", "0", alone, np.arange(600)) == _difference("mse_min", "0", alone)
+
+
 def test_a_single_image_has_no_interval(tmp_path):
     for name in ("a", "b"):
         score(tmp_path / f"{name}.json", Toy(), rows=1)
     differences = json.loads(compare(tmp_path / "a.json", tmp_path / "b.json", "--json").stdout)["differences"]
-    assert {(d["low"], d["high"], d["verdict"]) for d in differences} == {(None, None, "noise")}
+    assert {(d["low"], d["high"], d["verdict"]) for d in differences} == {(None, None, "undecided")}
 
 
 def test_grey_and_colour_are_not_compared(tmp_path):
@@ -151,7 +196,7 @@ def test_intervals_of_images_without_any_difference_hold_zero_as_often_as_they_s
     difficulty = generator.gamma(4, 25, (4000, 1, num_images))
     a, b = np.moveaxis(difficulty + generator.normal(0, 3, (4000, 2, num_images)), 1, 0)
     verdicts = [_difference("nll_nats", "avg", paired).verdict for paired in a - b]
-    assert verdicts.count("noise") / 4000 == pytest.approx(CONFIDENCE, abs=0.012)  # 3.5 standard errors
+    assert verdicts.count("undecided") / 4000 == pytest.approx(CONFIDENCE, abs=0.012)  # 3.5 standard errors
     assert verdicts.count("A is better") == pytest.approx(verdicts.count("B is better"), abs=80)
 
 

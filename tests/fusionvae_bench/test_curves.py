@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from stand_ins import Config, MemoryData, Toy
 
 from fusionvae_bench import evaluate
-from fusionvae_bench.curves import learning_curves, log_ticks, score_curves, spread_apart, visible_and_hidden
+from fusionvae_bench.curves import (
+    learning_curves,
+    log_ticks,
+    score_curves,
+    shortened,
+    spread_apart,
+    visible_and_hidden,
+)
 from fusionvae_bench.figures import svg
 from fusionvae_bench.palette import APPEARANCES, appearances
 from fusionvae_bench.report import History
@@ -108,8 +115,34 @@ def test_two_names_give_way_to_each_other_alike():
     np.testing.assert_allclose(spread_apart(np.array([0.51, 0.49, 0.9]), 0.06), [0.53, 0.47, 0.9])
 
 
+def test_every_figure_says_what_it_shows(results):
+    assert 'role="img" aria-label="curves of &lt;scores&gt;"' in svg(
+        score_curves([results["fusionvae"]]), "s", "curves of <scores>"
+    )
+
+
+def test_in_colour_there_is_no_line_of_the_papers(results):
+    ours = results["fusionvae"]
+    grey, colour = (replace(ours, num_dims=num_dims) for num_dims in (784, 3 * 784))
+    assert "paper’s FusionVAE" in svg(score_curves([grey]), "s", "")
+    assert "paper’s FusionVAE" not in svg(score_curves([colour]), "s", "")
+
+
+def test_twelve_models_of_ones_own_look_different():
+    looks = appearances([f"model {i}" for i in range(12)])
+    assert len(set(looks.values())) == 12
+
+
+def test_long_names_are_shortened_to_what_tells_them_apart():
+    long = [f"mypackage.models.variant_{i}:build_pretrained" for i in range(3)]
+    assert shortened(["short", *long]) == ["short", "…variant_0…", "…variant_1…", "…variant_2…"]
+    assert shortened(["a" * 12 + "b" * 12]) == ["a" * 12 + "b" * 12]
+    assert shortened(["a" * 20 + "b" * 20]) == ["a" * 11 + "…" + "b" * 12]
+    assert shortened([long[0], long[0]]) == ["mypackage.m…d_pretrained"] * 2
+
+
 def test_titles_are_typeset_and_names_are_not(results):
     named = replace(results["fusionvae"], model_name="$a_b$", model_kind="mine")
-    page = re.sub(r"<!--.*?-->", "", svg(score_curves([named]), "scores"), flags=re.DOTALL)
+    page = re.sub(r"<!--.*?-->", "", svg(score_curves([named]), "scores", ""), flags=re.DOTALL)
     assert "mathrm" not in page
     assert "$a_b$" in page

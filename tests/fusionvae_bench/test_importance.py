@@ -10,12 +10,17 @@ from fusionvae_bench.importance import (
     ImportanceStream,
     estimate_from_weights,
     fit_generalised_pareto,
+    reliable_pareto_k,
     tail_length,
 )
 
 
 def weights_of(seed: int, *shape: int, scale: float = 3.0) -> np.ndarray:
     return scale * np.random.default_rng(seed).standard_normal(shape)
+
+
+def test_fewer_samples_bear_less_of_a_tail():
+    assert [reliable_pareto_k(s) for s in (1, 10, 100, 1000, 10**6)] == pytest.approx([0, 0, 0.5, 2 / 3, 0.7])
 
 
 def test_log_mean_is_that_of_scipy_far_from_zero():

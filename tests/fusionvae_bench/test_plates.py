@@ -53,7 +53,7 @@ def test_plates_repeat_on_the_page_and_take_its_colours(results):
 
     def draw() -> dict[str, str]:
         plates = draw_plates(results, {"FusionVAE": Toy()}, {"FusionVAE": history}, MemoryData())
-        return {name: svg(figure, name) for name, figure in plates.items()}
+        return {name: svg(figure, name, "") for name, figure in plates.items()}
 
     first = draw()
     assert first == draw()
@@ -70,7 +70,7 @@ def test_plates_repeat_on_the_page_and_take_its_colours(results):
 
 
 def test_pictures_reach_the_page_pixel_by_pixel():
-    plate = svg(draw_plates([], {"FusionVAE": Toy()}, {}, MemoryData())["predictions"], "predictions")
+    plate = svg(draw_plates([], {"FusionVAE": Toy()}, {}, MemoryData())["predictions"], "predictions", "")
     (picture,) = re.findall(r"data:image/png;base64,([^\"]+)", plate)
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))))
     target = MemoryData().target[0, ..., 0]
@@ -95,7 +95,7 @@ def test_uncertainty_stands_beside_the_error_on_one_scale():
 def test_several_learning_curves_share_one_plate():
     steps = np.arange(1, 50.0)
     histories = {name: History(steps, 80 + 300 / steps, np.ones(49), steps) for name in ("FCN", "CVAE")}
-    text = svg(learning_curves(histories), "learning-curves")
+    text = svg(learning_curves(histories), "learning-curves", "")
     assert "FCN" in text
     assert "CVAE" in text
     assert "β" not in text

@@ -1,5 +1,7 @@
 import csv
+import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -91,13 +93,18 @@ def test_unknown_keys_are_passed_over(result, tmp_path):
     assert read_result(tmp_path / "r.json") == result
 
 
-def test_results_are_found_among_other_files(result, tmp_path):
+def test_results_are_found_among_other_files_once_each(result, tmp_path, capsys):
     write_result(result, tmp_path / "b" / "r.json")
-    write_result(result, tmp_path / "a.json")
+    write_result(dataclasses.replace(result, seed=1), tmp_path / "a.json")
+    shutil.copy(tmp_path / "a.json", tmp_path / "b" / "copy.json")
+    (tmp_path / "z.json").symlink_to(tmp_path / "a.json")
     (tmp_path / "config.json").write_text('{"format": "fusionvae-model"}')
     (tmp_path / "b" / "broken.json").write_text("{")
     assert [path.name for path, _ in find_results(tmp_path)] == ["a.json", "r.json"]
-    assert find_results(tmp_path / "b")[0][1] == result
+    said = capsys.readouterr().err
+    assert f"left out: {tmp_path / 'b' / 'broken.json'} is not JSON" in said
+    assert said.count("a.json again") == 2
+    assert find_results(tmp_path / "b")[1][1] == result
     with pytest.raises(ResultError, match="is not a folder"):
         find_results(tmp_path / "nowhere")
 

@@ -37,6 +37,6 @@ def test_hidden_pixels_have_an_error_over_the_images_that_have_some():
     scores["mse_hidden"] = np.random.default_rng(0).random((40, 2))
     scores["mse_hidden"][3, 1] = np.nan
     known = np.delete(scores["mse_hidden"], 3, 0).mean(1)
-    score = summarise(scores, 16)
+    score = summarise(scores, 16, 1000)
     assert score.mse_hidden_standard_error == pytest.approx(known.std(ddof=1) / np.sqrt(39))
     assert (score.mse_visible, score.mse_visible_standard_error) == (None, None)

@@ -9,6 +9,7 @@ from fusionvae_bench.records import records
 from fusionvae_bench.rendering import to_html, to_latex, to_markdown
 from fusionvae_bench.report import markdown_report
 from fusionvae_bench.results import Score
+from fusionvae_bench.seeds import seed_groups
 from fusionvae_bench.tables import all_tables, score_tables, settings_table, spread_table, tables_beyond
 
 
@@ -20,7 +21,7 @@ def scored(nats: float, **changes):
         mse_min_standard_error=0.001,
     )  # fmt: skip
     scores = changes.pop("scores", dict.fromkeys(("0", "1", "2", "3", "avg"), score))
-    return dataclasses.replace(result, scores=scores, **changes)
+    return dataclasses.replace(result, scores=scores, **{"num_dims": 784, **changes})
 
 
 def test_without_results_every_cell_of_ours_is_a_dash():
@@ -120,6 +121,51 @@ def test_a_model_that_the_paper_does_not_know_gets_a_row_of_its_own():
     assert [line.model for line in table.lines][-1] == "mine"
     assert table.lines[-1].cells[0].value == pytest.approx(14.72, abs=0.01)
     assert not any(line.role == "difference" for line in table.lines)
+
+
+def test_scores_of_other_images_never_compete():
+    """On another split, or other data, a lower score says nothing, and the paper's is no measure of it."""
+    ours = scored(80.0, name="ours")
+    for changes in ({"split": "train"}, {"dataset_digest": "0" * 64}):
+        table = score_tables([ours, scored(70.0, name="lucky", **changes)])[1]
+        lines = {line.result.model_name: line for line in table.lines if line.result}
+        assert not any(cell.is_best for line in lines.values() for cell in line.cells)
+        remark = ", split train" if "split" in changes else ", data 00000000…"
+        assert lines["lucky"].remark.endswith(remark)
+        for text in (to_markdown(table), to_html(table), to_latex(table).replace(r"\ldots{}", "…")):
+            assert remark in text
+    (table,) = [t for t in score_tables([scored(70.0, split="train")]) if "nats" in t.title]
+    assert not any(line.role == "difference" for line in table.lines)
+
+
+def test_fewer_samples_never_compete():
+    (_, table) = score_tables([scored(80.0), scored(70.0, name="few", num_samples=1)])
+    assert not any(cell.is_best for line in table.lines if line.result for cell in line.cells)
+
+
+def test_own_benchmarks_have_a_table_for_each_split():
+    mine = {"benchmark": "folder", "title": "Mine"}
+    tables = all_tables([scored(80.0, **mine), scored(70.0, split="valid", **mine)])
+    assert [table.title for table in tables] == ["Scores on Mine, split test.", "Scores on Mine, split valid."]
+
+
+def test_other_dimensions_have_no_difference_from_the_paper():
+    (_, table) = score_tables([scored(80.0, num_dims=3 * 784)])
+    assert not any(line.role == "difference" for line in table.lines)
+
+
+@pytest.mark.parametrize("changed", [{"dataset_digest": "b"}, {"precision": "bf16"}])
+def test_trainings_on_other_data_are_no_seeds_of_the_same(changed):
+    other = seeded(82.0, 0.04, 1)
+    other = dataclasses.replace(other, training={**other.training, **changed})
+    assert len(seed_groups([seeded(80.0, 0.02, 0), other])) == 2
+
+
+def test_names_cannot_break_a_table():
+    text = to_markdown(score_tables([scored(80.0, model_kind="mine", name="a|b\nc <script> *d*")])[1])
+    (line,) = [line for line in text.splitlines() if "script" in line]
+    assert len(re.findall(r"(?<!\\)\|", line)) == 8
+    assert r"a\|b c \<script> \*d\*" in line
 
 
 def with_more_inputs(nats: float, *counts: int, **changes):

@@ -1,4 +1,4 @@
-"""Two models on the same images: paired differences with intervals, and whether they are more than noise."""
+"""Two models on the same images: paired differences with intervals, and whether they tell which is better."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from fusionvae_bench.errors import ResultError
 from fusionvae_bench.metrics import mean_and_standard_error
 from fusionvae_bench.per_image import read_per_image, shared_images
 from fusionvae_bench.results import AVERAGE, Result, read_result
+from fusionvae_bench.tiles import TILE_ROWS
 from fusionvae_model.checkpoint import without_nan
 
 CONFIDENCE = 0.95
+
+_FEWEST_TILES = 10
+"""Groups of images that share draws, from which on their own spread tells how wide an interval must be."""
 
 METRICS = {"nll_nats": ("NLL, nats", 1.0, 2), "mse_min": ("MSE_min, 10⁻²", 100.0, 3)}
 """Field of the scores → heading, factor and digits in print."""
@@ -47,12 +51,12 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Which is better, that the difference is noise, or that there is none."""
+        """Which is better, that this is undecided as the interval holds zero, or that there is no difference."""
         if self.low == self.high == 0:
             return "equal"
         if self.low > 0:
             return "B is better"
-        return "A is better" if self.high < 0 else "noise"
+        return "A is better" if self.high < 0 else "undecided"
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,11 @@ def compare(first: Path, second: Path) -> Comparison:
     differences = []
     for metric in METRICS:
         of_a, of_b = images_a.by_num_inputs(metric), images_b.by_num_inputs(metric)
-        differences += [_difference(metric, k, of_a[k] - of_b[k]) for k in of_a if k in of_b]
+        tiles = np.array([row // TILE_ROWS for row, _ in images_a.images])
+        for k in of_a:
+            if k in of_b:
+                shares_draws = metric == "mse_min" and k in ("0", AVERAGE)
+                differences.append(_difference(metric, k, of_a[k] - of_b[k], tiles if shares_draws else None))
     if not differences:
         raise ResultError(
             f"{first} and {second} have no metric and number of inputs in common; score both for the same ones"
@@ -127,9 +135,18 @@ def compare(first: Path, second: Path) -> Comparison:
     return Comparison(*names, tuple(differences), tuple(_notes(a, b, differences)))
 
 
-def _difference(metric: str, num_inputs: str, values: NDArray[np.float64]) -> Difference:
+def _difference(
+    metric: str, num_inputs: str, values: NDArray[np.float64], tiles: NDArray[np.int64] | None = None
+) -> Difference:
+    """Estimate the mean of [n] differences; with tiles, images of one err together, as they share their draws."""
     mean, error = mean_and_standard_error(values)
-    half = _student_quantile(len(values) - 1) * error if len(values) > 1 else float("inf")
+    freedom = len(values) - 1
+    if tiles is not None:
+        sums = np.array([(values[tiles == tile] - mean).sum() for tile in np.unique(tiles)])
+        if _FEWEST_TILES <= len(sums) < len(values):
+            freedom = len(sums) - 1
+            error = float(np.sqrt(np.square(sums).sum() * len(sums) / freedom)) / len(values)
+    half = _student_quantile(freedom) * error if freedom > 0 else float("inf")
     return Difference(metric, num_inputs, len(values), mean, mean - half, mean + half, float((values > 0).mean()))
 
 
@@ -162,14 +179,19 @@ def _notes(a: Result, b: Result, differences: Sequence[Difference]) -> list[str]
         overall = next((d for d in differences if d.metric == metric and d.num_inputs == AVERAGE), None)
         if overall and overall.verdict == "equal":
             notes.append(f"{heading.split(',')[0]}: overall, both lose the same on every image.")
-        elif overall and overall.verdict == "noise":
-            notes.append(f"{heading.split(',')[0]}: overall, the difference is noise; more images may tell.")
+        elif overall and overall.verdict == "undecided":
+            notes.append(f"{heading.split(',')[0]}: overall undecided; more images may tell.")
         elif overall:
             half = (overall.high - overall.low) / 2
             much = (
                 f"by {abs(overall.mean) / half:.1f} times the half-width of the interval" if half else "on every image"
             )
             notes.append(f"{heading.split(',')[0]}: overall, {overall.verdict}; {much}.")
+    if any(d.metric == "mse_min" and d.num_inputs == "0" for d in differences):
+        notes.append(
+            f"Without inputs {TILE_ROWS} neighbouring images share their draws; the intervals of MSE_min allow for it "
+            f"from {_FEWEST_TILES} such groups on."
+        )
     if a.num_samples != b.num_samples:
         notes.append(
             f"S differs ({a.num_samples} and {b.num_samples}): fewer samples make NLL and MSE_min larger, whoever is "

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fusionvae_bench.figures import MUTED, RULE, STYLE, smoothed
 from fusionvae_bench.palette import Appearance, appearances
-from fusionvae_bench.paper import TABLES
+from fusionvae_bench.paper import NUM_DIMS, TABLES
 from fusionvae_bench.results import Result
 from fusionvae_bench.rows import model_title
 
@@ -31,6 +31,11 @@ _PAPER = Appearance(MUTED, "o", "--", filled=False)
 _LABEL_SPACING = 0.058  # of the height of the axes, from one name to the next
 _MARKS = 1.06  # of their width: where names begin with the line's mark
 _NEAR_THE_EDGE = 0.9
+_STEPS = (
+    ("#c76a1b", "o", "-"), ("#c9487a", "s", "--"), ("#8a63c9", "^", "-."), ("#3d83c4", "D", ":"),
+    ("#2c8f83", "v", "-"), ("#7d8b2a", "P", "--"), ("#9a7350", "X", "-."), ("#7f7f86", "<", ":"), ("#b5574f", ">", "-"),
+)  # fmt: skip
+"""Colour, mark and line of each number of inputs: all told from paper and from black by 3 : 1 and more."""
 _FEWEST_PIXELS = 1 / 1000  # share of all, for a point of a calibration curve
 
 
@@ -65,9 +70,10 @@ def visible_and_hidden(results: Sequence[Result]) -> Figure:
             _draw_scores(axes, results, name, 100.0)
             axes.set_title(f"MSE of the pixels {title}, 10⁻²", loc="left", fontsize=11)
             axes.set_xlabel("number of inputs k")
-            axes.set_xticks(range(TRAINED_INPUTS + 1))
+            axes.set_xticks(sorted({*range(TRAINED_INPUTS + 1), *(k for result in results for k in result.num_inputs)}))
             axes.set_xlim(-0.15, TRAINED_INPUTS + 0.15)
             _scale(axes, from_zero=True)
+            _shade_beyond_training(axes, results)
             _name_lines(axes)
         _explain_bands(figure)
     return figure
@@ -87,15 +93,16 @@ def calibration(result: Result) -> Figure:
         upper.set_title(
             f"{model_title(result)}: actual error of the pixels (root mean square)", loc="left", fontsize=11
         )
-        shades = mpl.colormaps["magma"](np.linspace(0.78, 0.3, len(result.calibration)))
-        for shade, (k, bins) in zip(shades, result.calibration.items(), strict=True):
+        for number, (k, bins) in enumerate(result.calibration.items()):
+            shade, marker, dashes = _STEPS[number % len(_STEPS)]
             pixels = np.array([point.pixels for point in bins], float)
             kept = [point for point in bins if point.pixels >= pixels.sum() * _FEWEST_PIXELS]
             predicted, actual = [p.predicted for p in kept], np.array([p.actual for p in kept])
             errors = np.array([p.actual_standard_error or 0 for p in kept])
             upper.fill_between(predicted, actual - errors, actual + errors, color=shade, alpha=0.2, linewidth=0)
-            upper.plot(predicted, actual, color=shade, marker="o", markersize=4, linewidth=1.7, label=f"k = {k}")
-            lower.plot([p.predicted for p in bins], pixels / pixels.sum(), color=shade, linewidth=1.5)
+            upper.plot(predicted, actual, color=shade, marker=marker, markersize=4.5, linewidth=1.7, linestyle=dashes,
+                       label=f"k = {k}")  # fmt: skip
+            lower.plot([p.predicted for p in bins], pixels / pixels.sum(), color=shade, linewidth=1.5, linestyle=dashes)
         upper.legend(frameon=False, loc="upper left", fontsize=10)
         upper.set_xlim(0, 0.5)
         upper.set_ylim(0, 0.55)
@@ -210,7 +217,9 @@ def _name_lines(axes: Axes) -> None:
     ends = np.array([(np.asarray(line.get_xdata())[-1], np.asarray(line.get_ydata())[-1]) for line in lines], float)
     ends = axes.transAxes.inverted().transform(axes.transData.transform(ends))
     beside: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False, "label": "_"}
-    for line, (x, y), height in zip(lines, ends, spread_apart(ends[:, 1], _LABEL_SPACING), strict=True):
+    names = shortened([str(line.get_label()) for line in lines])
+    heights = spread_apart(ends[:, 1], _LABEL_SPACING)
+    for line, (x, y), height, name in zip(lines, ends, heights, names, strict=True):
         colour, marker = line.get_color(), line.get_marker()
         if x > _NEAR_THE_EDGE:  # a hairline through half of the axes would be taken for data
             axes.plot([x, _MARKS], [y, height], color=colour, linewidth=0.7, **beside)
@@ -219,7 +228,34 @@ def _name_lines(axes: Axes) -> None:
             [_MARKS], [height], color=colour, marker="s" if marker == "None" else marker, markersize=5,
             markerfacecolor=face, **beside,
         )  # fmt: skip
-        axes.text(_MARKS + 0.02, height, str(line.get_label()), transform=axes.transAxes, va="center", fontsize=9.5)
+        axes.text(_MARKS + 0.02, height, name, transform=axes.transAxes, va="center", fontsize=9.5)
+
+
+def shortened(names: Sequence[str], most: int = 24) -> list[str]:
+    """Return names that fit beside lines: from long ones goes what they begin and end with alike, then their middle."""
+    long = {name for name in names if len(name) > most}
+    ahead = behind = 0
+    if len(long) > 1:
+        ahead = _beginning(long)
+        behind = _beginning({name[ahead:][::-1] for name in long})
+
+    def short(name: str) -> str:
+        if len(name) <= most:
+            return name
+        own = "…" * (ahead > 1) + name[ahead if ahead > 1 else 0 : len(name) - (behind if behind > 1 else 0)]
+        own += "…" * (behind > 1)
+        half = (most - 1) // 2
+        return own if len(own) <= most else f"{own[:half]}…{own[len(own) - (most - 1 - half) :]}"
+
+    return [short(name) for name in names]
+
+
+def _beginning(names: set[str]) -> int:
+    """Return how many letters several names begin with alike, whole words if there are some."""
+    first, last = min(names), max(names)  # all others begin as these two do
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    words = max(first.rfind(sign, 0, same) for sign in "./:") + 1
+    return words or same
 
 
 def _explain_bands(figure: Figure) -> None:
@@ -251,6 +287,8 @@ def _papers(results: Sequence[Result], name: str) -> list[float]:
     table = next((t for t in TABLES.values() if t.benchmark == first.benchmark), None)
     if table is None or any(result.is_stand_in for result in results):
         return []
+    if any(result.num_dims != NUM_DIMS[first.benchmark] for result in results):
+        return []  # of other images: in colour, or of another size
     if name == "mse_min":
         return list(table.mse_min["FusionVAE"][:4])
     return [v / 100 * first.num_dims * float(np.log(2)) for v in table.nll["FusionVAE"][:4]]

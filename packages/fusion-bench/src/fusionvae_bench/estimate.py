@@ -33,7 +33,7 @@ class NllEstimate:
         nats: ``-log p(y|x)``; too large on average, by about half the squared standard error.
         standard_error: of each image's estimate over its samples (delta method), nats.
         effective_sample_size: between 1 and S.
-        pareto_k: tail shape of the weights; above 0.7, distrust the image's other numbers.
+        pareto_k: tail shape of the weights; above `importance.reliable_pareto_k`, distrust the image's other numbers.
     """
 
     nats: NDArray[np.float64]

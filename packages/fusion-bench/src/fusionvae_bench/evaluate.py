@@ -18,6 +18,7 @@ from torch import nn
 
 from fusionvae_bench.errors import DataError, ModelError
 from fusionvae_bench.estimate import pixels_per_call
+from fusionvae_bench.importance import reliable_pareto_k
 from fusionvae_bench.metrics import entropy_floor
 from fusionvae_bench.protocol import (
     LikelihoodModel,
@@ -243,9 +244,10 @@ def _gather(
         seconds += finished.seconds
         gathered = images.stop
 
-    by_count = {str(k): summarise(scores[:, [i]], num_dims) for i, k in enumerate(counts)}
+    by_count = {str(k): summarise(scores[:, [i]], num_dims, request.num_samples) for i, k in enumerate(counts)}
     if set(PAPER_NUM_INPUTS) <= set(counts):
-        by_count[AVERAGE] = summarise(scores[:, [counts.index(k) for k in PAPER_NUM_INPUTS]], num_dims)
+        of_the_paper = scores[:, [counts.index(k) for k in PAPER_NUM_INPUTS]]
+        by_count[AVERAGE] = summarise(of_the_paper, num_dims, request.num_samples)
     floor = float(floors.mean()) if _is_bernoulli(model) else None
     bins = {str(k): calibration_bins(calibration[:, i]) for i, k in enumerate(counts)}
     return Result(
@@ -264,6 +266,7 @@ def _gather(
         num_images=num_images,
         evenly_spaced=request.leaves_gaps(data),
         num_samples=request.num_samples,
+        pareto_k_reliable=reliable_pareto_k(request.num_samples),
         num_inputs=counts,
         seed=request.seed,
         precision=request.precision,

@@ -12,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 
 from fusion_datasets import FusionDataset
+from fusionvae_bench.errors import ModelError
 from fusionvae_bench.evaluate import Request, check_request, has_scored, model_config
 from fusionvae_bench.gallery import Gallery, make_gallery
 from fusionvae_bench.plates import draw_plates
@@ -20,6 +21,7 @@ from fusionvae_bench.report import History, read_history
 from fusionvae_bench.results import Result
 from fusionvae_bench.rows import model_title
 from fusionvae_bench.seeds import seed_groups
+from fusionvae_bench.tables import draws
 from fusionvae_bench.weights import load_model, model_name
 from fusionvae_model.checkpoint import model_folder
 
@@ -61,11 +63,12 @@ def exhibits(
         device: where the models live.
 
     Raises:
-        BenchError: if a model cannot be loaded, or does not fit the data.
+        BenchError: if a model cannot be loaded or does not fit the data, or there are results and none of the first.
     """
     models: dict[str, Any] = {}
     histories: dict[str, History] = {}
     shown: list[Result] = []
+    has_first = False
     with ExitStack() as stack:
         data = stack.enter_context(FusionDataset(data_path, split, grey=None)) if data_path else None
         for name in weights:
@@ -74,12 +77,18 @@ def exhibits(
                 data = stack.enter_context(data.with_channels(model_config(model).get("channels", data.shape[-1])))
                 check_request(model, data, Request(metrics="mse"))
             result = next((r for r in results if r.weights_digest and has_scored(r, model)), None)
+            has_first = result is not None if not models else has_first
             title = model_title(result) if result else model_name(name)
             title = f"{title} ({model_name(name)})" if title in models else title
             models[title] = model
             shown += [result] if result else []
             if ":" not in name and (history := read_history(model_folder(name))):
                 histories[title] = history
+        if weights and results and not has_first:
+            raise ModelError(
+                f"none of the results is of {weights[0]}, whose pictures would stand beside another model's scores; "
+                "score it first (fusion-bench run), or name first the weights of a result"
+            )
         featured = next(iter([*shown, *results]), None)
         comparable = _comparable(featured, shown, results) if featured else []
         first = next(iter(models), None)
@@ -90,10 +99,16 @@ def exhibits(
     return Exhibits(featured, gallery, histories.get(first) if first and is_about_first else None, plates)
 
 
+def _scored_alike(result: Result, featured: Result) -> bool:
+    of_what = [(r.dataset_digest, r.split, r.num_dims) for r in (result, featured)]
+    samples = {r.num_samples for r in (result, featured) if draws(r)}
+    return of_what[0] == of_what[1] and len(samples) < 2
+
+
 def _comparable(featured: Result, shown: Sequence[Result], results: Sequence[Result]) -> list[Result]:
     """Return one result of each model on the featured one's data: those of the models shown first, then the best."""
     chosen: dict[str, Result] = {}
     for result in [*shown, *(group.best for group in seed_groups(results))]:
-        if (result.dataset_digest, result.split) == (featured.dataset_digest, featured.split):
+        if _scored_alike(result, featured):
             chosen.setdefault(model_title(result), result)
     return list(chosen.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from html import escape
 from typing import Any
 
 import matplotlib as mpl
@@ -95,12 +96,13 @@ def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.convolve(padded, np.ones(width) / width, mode="valid")
 
 
-def svg(figure: Figure, name: str) -> str:
+def svg(figure: Figure, name: str, described: str) -> str:
     """Encode a figure for the page, whose colours and typeface it takes; the same figure gives the same text.
 
     Args:
         figure: of any size.
         name: told apart from the page's other figures by it.
+        described: what it shows, for those who cannot see it.
     """
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):
@@ -114,7 +116,10 @@ def svg(figure: Figure, name: str) -> str:
     text = re.sub(r'(url\(|xlink:href=")#', rf"\1#{name}-", text)
     return re.sub(
         r'<svg [^>]*?(viewBox="[^"]*")[^>]*>',
-        r'<svg \1 xmlns:xlink="http://www.w3.org/1999/xlink" role="img">',
+        lambda found: (
+            f'<svg {found[1]} xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
+            f'aria-label="{escape(described, quote=True)}">'
+        ),
         text,
         count=1,
     )

@@ -23,8 +23,17 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-RELIABLE_PARETO_K = 0.7
+MOST_PARETO_K = 0.7
 """Above this tail shape, importance sampling needs unrealistically many samples (Vehtari et al., Sec. 3)."""
+
+
+def reliable_pareto_k(num_samples: int) -> float:
+    """Return the tail shape above which so many samples are too few: ``min(1 − 1 / log₁₀ S, 0.7)`` (Vehtari et al.).
+
+    It is 0.5 for 100 samples, and 0.67 for 1000.
+    """
+    return min(1 - 1 / np.log10(num_samples), MOST_PARETO_K) if num_samples > 10 else 0.0
+
 
 _FEWEST_TAIL_WEIGHTS = 5
 _SMALLEST_QUARTILE = 1e-290  # keeps 1 / quartile finite when the spread of the weights underflows
@@ -38,8 +47,8 @@ class ImportanceEstimate:
         log_mean: [...] ``log(1/S Σ w_s)``, nats.
         standard_error: [...] of ``log_mean`` by the delta method, ``sd(w) / (mean(w) √S)``, nats; NaN for S = 1.
         effective_sample_size: [...] ``(Σ w)² / Σ w²``, between 1 and S.
-        pareto_k: [...] shape of the largest weights' tail; above 0.7 the other three are not to be
-            trusted. NaN if there are too few samples to fit it.
+        pareto_k: [...] shape of the largest weights' tail; above :func:`reliable_pareto_k` the other three are not to
+            be trusted. NaN if there are too few samples to fit it.
     """
 
     log_mean: Floats

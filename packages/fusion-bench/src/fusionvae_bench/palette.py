@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from fusionvae_bench.figures import ACCENT, MUTED
@@ -27,7 +27,7 @@ class Appearance:
 
 
 _BLUE, _GREEN, _ORANGE, _PURPLE, _TEAL, _OCHRE, _ROSE = (
-    "#1f77b4", "#2a9d5c", "#e0812b", "#7a5cc0", "#2fa5b5", "#ad8b1d", "#d06ba8",
+    "#1f77b4", "#2a9d5c", "#d97a24", "#7a5cc0", "#2a9aab", "#ad8b1d", "#d06ba8",
 )  # fmt: skip
 
 APPEARANCES: MappingProxyType[str, Appearance] = MappingProxyType(
@@ -58,6 +58,8 @@ _OTHERS = (
     Appearance("#6f8f2f", ">"),
     Appearance("#9467bd", "d"),
 )
+_ROUNDS = (("-", True), ("--", False), (":", True), ("-.", False))
+"""Lines and marks of the first five that the paper does not know, of the next five, and so on."""
 
 
 def appearances(titles: Iterable[str]) -> dict[str, Appearance]:
@@ -67,6 +69,7 @@ def appearances(titles: Iterable[str]) -> dict[str, Appearance]:
         if title in APPEARANCES:
             found[title] = APPEARANCES[title]
         elif title not in found:
-            found[title] = _OTHERS[others % len(_OTHERS)]
+            line, filled = _ROUNDS[others // len(_OTHERS) % len(_ROUNDS)]
+            found[title] = replace(_OTHERS[others % len(_OTHERS)], line=line, filled=filled)
             others += 1
     return found

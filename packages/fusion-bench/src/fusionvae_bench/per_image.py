@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from fusion_datasets import FusionDataset
 
 
+_RESULT = "result"
+"""Column that says of which result a line is: the beginning of its fingerprint."""
+
+
 @dataclass(frozen=True)
 class PerImage:
     """The scores of each image.
@@ -77,7 +81,7 @@ def write_per_image(result: Result, data: FusionDataset, path: Path | str) -> No
     assert SCORE.names is not None
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["row", "index", "label", "num_inputs", *SCORE.names])
+    table.writerow(["row", "index", "label", "num_inputs", _RESULT, *SCORE.names])
     images = iter(result.per_image)
     for tile in tiles(result.num_images, len(data), evenly_spaced=result.evenly_spaced):
         rows = data.read(tile.start, tile.start + tile.kept)
@@ -85,7 +89,7 @@ def write_per_image(result: Result, data: FusionDataset, path: Path | str) -> No
             label = "" if rows.label is None else rows.label[offset]
             for k, score in zip(result.num_inputs, image, strict=True):
                 values = ["" if math.isnan(value) else repr(float(value)) for value in score]
-                table.writerow([tile.start + offset, rows.index[offset], label, k, *values])
+                table.writerow([tile.start + offset, rows.index[offset], label, k, _mark_of(result), *values])
     write_atomically(Path(path), text.getvalue().encode())
 
 
@@ -113,9 +117,13 @@ def read_per_image(result_path: Path, result: Result) -> PerImage:
             image, column = divmod(position, len(counts))
             if (int(row["row"]), int(row["index"]), int(row["num_inputs"])) != (*images[image], counts[column]):
                 raise ValueError(f"line {position + 2} is not where its image's number of inputs belongs")
+            if len(row.get(_RESULT) or _mark_of(result)) != len(_mark_of(result)):
+                raise ValueError(f"line {position + 2} ends early")
             for name in SCORE.names or ():
                 if row.get(name):
-                    scores.flat[position][name] = float(row[name])
+                    scores.flat[position][name] = _finite(row[name])
+        if len(set(images)) < len(images):
+            raise ValueError("an image stands in it twice")
     except FileNotFoundError as error:
         raise ResultError(
             f"{result_path} has no scores of each image beside it ({path.name}); score it again with --per-image "
@@ -123,12 +131,24 @@ def read_per_image(result_path: Path, result: Result) -> PerImage:
         ) from error
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise ResultError(f"{path} is damaged ({error}); score it again with --per-image --force") from error
-    if not _has_means_of(result, counts, scores):
+    marks = {row.get(_RESULT) or _mark_of(result) for row in rows}  # files of earlier versions have none
+    if marks != {_mark_of(result)} or not _has_means_of(result, counts, scores):
         raise ResultError(
             f"{path} holds the scores of another result than {result_path.name}; score it again with --per-image "
             "--force"
         )
     return PerImage(images, counts, scores)
+
+
+def _mark_of(result: Result) -> str:
+    return result.fingerprint[:12]
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"a score is {text}")
+    return value
 
 
 def _has_means_of(result: Result, counts: tuple[int, ...], scores: Scores) -> bool:

@@ -54,11 +54,13 @@ class Projection:
         cheap: of all images.
         costly: of some of them.
         scores: by metric and number of inputs.
+        num_shared: images that have both scores.
     """
 
     cheap: Result
     costly: Result
     scores: tuple[ProjectedScore, ...]
+    num_shared: int
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -79,6 +81,7 @@ class Projection:
         return {
             "model": self.cheap.model_name,
             **sides,
+            "images_scored_twice": self.num_shared,
             "scores": [asdict(s) for s in self.scores],
             "notes": self.notes,
         }
@@ -89,7 +92,7 @@ class Projection:
         lines = [
             f"{cheap.model_name} as S = {costly.num_samples} ({costly.precision}) would score it on "
             f"{cheap.num_images:,} images of {cheap.title}: their scores at S = {cheap.num_samples} "
-            f"({cheap.precision}), and by how much those of {costly.num_images:,} of them change.",
+            f"({cheap.precision}), and by how much those of {self.num_shared:,} of them change.",
             "",
             f"| metric | k | S = {cheap.num_samples}, all | change | S = {costly.num_samples}, all |",
             "| --- | --- | ---: | ---: | ---: |",
@@ -143,7 +146,7 @@ def project(all_images: Path, some_images: Path) -> Projection:
             f"{all_images} and {some_images} have no metric and number of inputs in common; score both for the same "
             "ones"
         )
-    return Projection(cheap, costly, tuple(scores))
+    return Projection(cheap, costly, tuple(scores), len(once.images))
 
 
 def _projected(

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 
 from fusionvae_bench.results import Result
-from fusionvae_bench.tables import DIFFERENCE, Cell, SettingsTable, Table, number
+from fusionvae_bench.tables import DIFFERENCE, Cell, SettingsTable, Table, draws, number
 
 
 def cell_text(cell: Cell, decimals: tuple[int, int], role: str) -> str:
     """Print a cell, its standard error or deviation included; digits after the point of value and error."""
     text = number(cell.value, decimals[0], signed=role == DIFFERENCE)
     return text if cell.value is None or cell.error is None else f"{text} ± {cell.error:.{decimals[1]}f}"
+
+
+def escaped(text: str) -> str:
+    """Escape what Markdown would take for markup, or for the end of a cell or a line; names hold anything."""
+    return re.sub(r"([\\|<*`\[])", r"\\\1", " ".join(text.split()))
 
 
 def to_markdown(table: Table | SettingsTable) -> str:
@@ -23,7 +29,7 @@ def to_markdown(table: Table | SettingsTable) -> str:
         rows = [["", *heads], ["---", *["---"] * (2 * len(heads))], *body]
     else:
         rows = _markdown_rows(table)
-    lines = [f"**{table.title}**", "", *("| " + " | ".join(row) + " |" for row in rows)]
+    lines = [f"**{escaped(table.title)}**", "", *("| " + " | ".join(row) + " |" for row in rows)]
     return "\n".join([*lines, "", *table.notes, ""])
 
 
@@ -38,8 +44,8 @@ def _markdown_rows(table: Table) -> list[list[str]]:
         for column, cell in enumerate(line.cells):
             text = cell_text(cell, table.decimals(column), line.role)
             texts.append(f"**{text}**" if cell.is_best else text)
-        label = f"{line.role} ({_detail(line.result)})" if line.result else line.role
-        rows.append([line.model if line.model != previous else "", label, *texts])
+        label = f"{line.role}{line.remark} ({escaped(_detail(line.result))})" if line.result else line.role
+        rows.append([escaped(line.model) if line.model != previous else "", label, *texts])
         previous = line.model
     return rows
 
@@ -68,7 +74,7 @@ def _scores_html(table: Table) -> str:
             label = line.role
             if line.result:
                 detail, short = escape(_detail(line.result), quote=True), escape(line.result.model_name)
-                label += f" <small title='{detail}'>{short}</small>"
+                label += f"{escape(line.remark)} <small title='{detail}'>{short}</small>"
             css = line.role if line.role in ("paper", "difference") else "mean" if "mean" in line.role else "here"
             parts.append(f"<tr class='{css}'>{name}<td class='role'>{label}</td>{cells}</tr>")
         parts.append("</tbody>")
@@ -152,7 +158,7 @@ def _scores_latex(table: Table) -> list[str]:
                 text += rf"\,{{\scriptsize$\pm${cell.error:.{error_digits}f}}}"
             texts.append(text)
         name = _tex(line.model) if line.model != previous else ""
-        lines.append(rf"{name} & {line.role} & {' & '.join(texts)} \\")
+        lines.append(rf"{name} & {line.role}{_tex(line.remark)} & {' & '.join(texts)} \\")
         previous = line.model
     return lines
 
@@ -199,7 +205,8 @@ def _tex(text: str) -> str:
 def _detail(result: Result) -> str:
     rounded = f", {result.precision}" if result.is_rounded else ""
     evenly = " evenly spaced" if result.evenly_spaced else ""
-    return f"{result.model_name}, {result.num_images}{evenly} images, S = {result.num_samples}{rounded}"
+    samples = f", S = {result.num_samples}" if draws(result) else ""
+    return f"{result.model_name}, {result.num_images}{evenly} images{samples}{rounded}"
 
 
 def _typeset(heading: str) -> str:

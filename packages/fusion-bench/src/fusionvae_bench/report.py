@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusionvae_bench.gallery import Gallery
-from fusionvae_bench.rendering import to_html, to_markdown
+from fusionvae_bench.rendering import escaped, to_html, to_markdown
 from fusionvae_bench.results import AVERAGE, InputGain, Result
 from fusionvae_bench.rows import model_title
-from fusionvae_bench.tables import ALL_TABLES, all_tables, number
+from fusionvae_bench.tables import ALL_TABLES, all_tables, draws, number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,7 +65,9 @@ def markdown_report(results: Sequence[Result], numbers: Sequence[int] = ALL_TABL
         numbers: of the paper's tables.
     """
     parts = ["# Results", ""]
-    parts += [f"> **Warning, {r.model_name}:** {warning}\n" for r in results for warning in r.warnings]
+    parts += [
+        f"> **Warning, {escaped(r.model_name)}:** {escaped(warning)}\n" for r in results for warning in r.warnings
+    ]
     parts += [to_markdown(table) for table in all_tables(results, numbers)]
     for result in results:
         parts.append(_markdown_details(result))
@@ -121,14 +123,30 @@ def html_report(
         besides_paper=any(table.number is not None for table in tables),
         notes=list(dict.fromkeys(note for table in tables for note in table.notes)),
         plates={
-            name: figures.svg(figure, name) for name, figure in plates.items() if name != "uncertainty"
+            name: figures.svg(figure, name, _DESCRIBED.get(name, name))
+            for name, figure in plates.items()
+            if name != "uncertainty"
         },  # the gallery
         gains=_gain_rows(featured.gains) if featured else [],
         learning_text=_learning_text(history) if history else None,
         trust=[(k, s) for k, s in featured.scores.items() if s.ess is not None and k != AVERAGE] if featured else [],
         facts=_facts(featured) if featured else {},
+        draws=draws(featured) if featured else True,
     )
     return page
+
+
+_DESCRIBED = {
+    "scores-by-inputs": "Negative log-likelihood and MSE_min against the number of inputs, a line for each model; the "
+    "numbers stand in the tables below.",
+    "predictions": "Inputs, target and three hypotheses of each model for twelve images.",
+    "reconstructions": "What each model makes of inputs with the target among them.",
+    "visible-and-hidden": "Error of the mean of the draws over visible and over hidden pixels, against the number of "
+    "inputs, a line for each model.",
+    "calibration": "Actual error of the pixels against their predicted uncertainty, a line for each number of inputs, "
+    "and how the pixels spread over the uncertainty.",
+    "learning-curves": "Negative bound of the training batches over the epochs, a line for each model.",
+}
 
 
 def _gain_rows(gains: Sequence[InputGain]) -> list[dict[str, Any]]:
@@ -165,7 +183,11 @@ def _facts(result: Result) -> dict[str, str]:
         + (f", from {source['name']}" if "name" in source else ""),
         "Data digest": result.dataset_digest,
         "Weights digest": result.weights_digest or "unknown",
-        "Samples": f"S = {result.num_samples} for the likelihood and for MSE_min, seed {result.seed}",
+        "Samples": (
+            f"S = {result.num_samples} for the likelihood and for MSE_min, seed {result.seed}"
+            if draws(result)
+            else "none: the model answers with one image"
+        ),
         "Scored": f"{result.created}, {_duration(result.seconds)} on {result.device}"
         + (f", in {result.precision}" if result.is_rounded else ""),
         "Versions": ", ".join(f"{name} {version}" for name, version in result.versions.items()),
@@ -203,7 +225,7 @@ def _duration(seconds: float) -> str:
 
 
 def _markdown_details(result: Result) -> str:
-    lines = [f"## {result.model_name}", ""]
+    lines = [f"## {escaped(result.model_name)}", ""]
     if result.entropy_floor_nats is not None:
         lines += [
             f"Entropy of the grey values of these images, below which no Bernoulli likelihood can fall: "
@@ -225,7 +247,8 @@ def _markdown_details(result: Result) -> str:
         lines += [
             f"How far to trust the likelihoods, S = {result.num_samples}:",
             "",
-            "| inputs | effective samples, mean (median) | Pareto k̂, median | images with k̂ > 0.7 | bias of the NLL |",
+            "| inputs | effective samples, mean (median) | Pareto k̂, median | images with "
+            f"k̂ > {result.pareto_k_reliable:.2g} | bias of the NLL |",
             "| --- | ---: | ---: | ---: | ---: |",
         ]
         for k, s in result.scores.items():
@@ -235,7 +258,7 @@ def _markdown_details(result: Result) -> str:
                 f"≈ +{number(s.nll_bias_nats, 2)} |"
             )
         lines.append("")
-    return "\n".join([*lines, *(f"- {key}: {value}" for key, value in _facts(result).items()), ""])
+    return "\n".join([*lines, *(f"- {key}: {escaped(value)}" for key, value in _facts(result).items()), ""])
 
 
 def _gain_text(gain: InputGain | None, factor: float, decimals: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 import types
 import typing
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 
 from fusionvae_bench.atomic import write_atomically
 from fusionvae_bench.errors import ResultError
+from fusionvae_bench.importance import MOST_PARETO_K
 from fusionvae_bench.outputs import Kind, check_output
 from fusionvae_bench.tiles import Scores
 from fusionvae_model.checkpoint import without_nan
@@ -41,7 +43,7 @@ class Score:
         ess: effective sample size.
         ess_median: median of the same over the images.
         pareto_k: median over the images of the tail shape of the weights.
-        pareto_k_unreliable_share: share of images above 0.7.
+        pareto_k_unreliable_share: share of images above ``pareto_k_reliable``.
         mse_min: least mean squared error over the draws.
         mse_min_standard_error: over images.
         mse_one: expected error of one draw.
@@ -149,6 +151,7 @@ class Result:
         versions: of the packages.
         git_commit: of the code, if known.
         fingerprint: identity of model, data and settings, apart from which images were scored.
+        pareto_k_reliable: tail shape above which so many samples are too few (`importance.reliable_pareto_k`).
         calibration: by number of inputs, ascending in the predicted uncertainty.
         per_image: scores of each image, [images, numbers of inputs] of `tiles.SCORE`; not part of the file.
     """
@@ -182,6 +185,7 @@ class Result:
     fingerprint: str
     precision: str = "32"
     evenly_spaced: bool = False
+    pareto_k_reliable: float = MOST_PARETO_K
     calibration: dict[str, tuple[CalibrationBin, ...]] = field(default_factory=dict)
     per_image: Scores | None = field(default=None, compare=False, repr=False)
 
@@ -248,20 +252,27 @@ def read_result(path: Path | str) -> Result:
 def find_results(folder: Path | str) -> list[tuple[Path, Result]]:
     """Read every result file below a folder, sorted by path; other JSON files are passed over.
 
+    What cannot be read, and a result that was met before (a copy or a link), is left out, which stderr says.
+
     Raises:
         ResultError: if there is no such folder, or one of its result files is damaged or of another version.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ResultError(f"{folder} is not a folder; expected one with result files of `fusion-bench run`")
-    found = []
+    found: list[tuple[Path, Result]] = []
     for path in sorted(folder.rglob("*.json")):
         try:
             document = _read_object(path)
-        except ResultError:
+        except ResultError as error:
+            sys.stderr.write(f"left out: {error}\n")
             continue
         if document.get("format") == FORMAT:
-            found.append((path, read_result(path)))
+            result = read_result(path)
+            if twin := next((other for other, known in found if known == result), None):
+                sys.stderr.write(f"left out: {path} is the result of {twin} again\n")
+            else:
+                found.append((path, result))
     return found
 
 
@@ -293,13 +304,24 @@ def _check(result: Result) -> None:
         value = training.get(name)
         if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
             raise TypeError(f"its training's {name} should be {kinds[-1].__name__}, got {value!r:.40}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"its training's {name} is {value}")
+    for k, score in result.scores.items():
+        if (score.nll_nats is None) != (score.nll_bits_per_dim is None):
+            raise ValueError(f"its NLL of {k} inputs stands there in one unit alone")
 
 
 _TRAINING_TYPES: dict[str, tuple[type, ...]] = {
     "seed": (int,),
     "epochs": (int, float),
     "minutes": (int, float),
+    "steps": (int,),
+    "seconds": (int, float),
+    "images_seen": (int,),
+    "images_seen_before": (int,),
+    "initial_weights": (str,),
     "dataset_digest": (str,),
+    "dataset_source": (dict,),
     "train_config": (dict,),
 }
 """What of a training's summary the tables read."""

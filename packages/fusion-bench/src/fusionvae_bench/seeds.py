@@ -65,8 +65,10 @@ def _identity(result: Result) -> str:
         settings = {key: value for key, value in (training.get("train_config") or {}).items() if key != "seed"}
         # No two trainings of equal minutes take equally many steps.
         length = f"{minutes} min" if (minutes := training.get("minutes")) else round(training.get("epochs") or 0)
-        alike = [training.get(key) for key in ("preset", "batch_size", "initial_weights")] + [length, settings]
+        keys = ("preset", "batch_size", "initial_weights", "dataset_digest", "precision")
+        alike = [training.get(key) for key in keys] + [length, settings]
     scored = [result.dataset_digest, result.split, result.num_images, result.evenly_spaced, result.num_samples]
+    scored += [result.precision, result.seed]
     return json.dumps([result.model_kind, result.config, alike, scored], sort_keys=True)
 
 

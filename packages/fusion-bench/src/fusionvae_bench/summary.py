@@ -7,13 +7,13 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionvae_bench.importance import RELIABLE_PARETO_K
+from fusionvae_bench.importance import reliable_pareto_k
 from fusionvae_bench.metrics import bits_per_dim, mean_and_standard_error, paired_gain
 from fusionvae_bench.results import CalibrationBin, InputGain, Score
 from fusionvae_bench.tiles import Scores
 
 
-def summarise(scores: Scores, num_dims: int) -> Score:
+def summarise(scores: Scores, num_dims: int, num_samples: int) -> Score:
     """Average over images; [n, m] scores of m numbers of inputs are first averaged image by image."""
     nats, nats_error = mean_and_standard_error(scores["nll_nats"].mean(1))
     # The latents are shared by all numbers of inputs: their errors count as fully correlated.
@@ -22,7 +22,7 @@ def summarise(scores: Scores, num_dims: int) -> Score:
     for name in ("mse_min", "mse_one", "mse_mean"):
         errors[name], errors[f"{name}_standard_error"] = mean_and_standard_error(scores[name].mean(1))
     shapes = scores["pareto_k"]
-    unreliable = np.where(np.isnan(shapes), np.nan, shapes > RELIABLE_PARETO_K)
+    unreliable = np.where(np.isnan(shapes), np.nan, shapes > reliable_pareto_k(num_samples))
     values = {
         "nll_nats": nats,
         "nll_bits_per_dim": bits_per_dim(nats, num_dims),

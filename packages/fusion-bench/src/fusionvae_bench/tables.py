@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from fusion_datasets import BENCHMARKS
 from fusionvae_bench.metrics import nats_from_bits_per_dim
 from fusionvae_bench.paper import COLUMNS, HYPERPARAMETERS, NUM_DIMS, NUM_SAMPLES, SPREADS, TABLES, ScoreTable
 from fusionvae_bench.results import AVERAGE, Result, Score
@@ -62,12 +63,14 @@ class Line:
         role: whose numbers these are.
         cells: over all columns of all blocks.
         result: where our numbers come from, if we have any.
+        remark: what sets its images apart from those of the other lines and of the paper.
     """
 
     model: str
     role: str
     cells: tuple[Cell, ...]
     result: Result | None = None
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -209,8 +212,8 @@ def own_tables(results: Sequence[Result]) -> list[Table]:
     """Lay results on benchmarks that the paper has no table of beside each other, one table for each data set."""
     tables = []
     others = [result for result in results if not _is_the_papers(result)]
-    for digest in dict.fromkeys(result.dataset_digest for result in others):
-        ours = [result for result in others if result.dataset_digest == digest]
+    for scored in dict.fromkeys(map(_data, others)):
+        ours = [result for result in others if _data(result) == scored]
         measures = _known_measures(ours, COLUMNS)
         lines = [line for group in seed_groups(ours) for line in _here(group, measures, model_title(group.best))]
         blocks = tuple(measure.block for measure in measures)
@@ -223,8 +226,8 @@ def tables_beyond(results: Sequence[Result]) -> list[Table]:
     """Lay scores with more inputs than the paper has beside each other, one table for each data set."""
     tables = []
     beyond = [result for result in results if _more_inputs(result)]
-    for digest in dict.fromkeys(result.dataset_digest for result in beyond):
-        ours = [result for result in beyond if result.dataset_digest == digest]
+    for scored in dict.fromkeys(map(_data, beyond)):
+        ours = [result for result in beyond if _data(result) == scored]
         columns = tuple(map(str, sorted({k for result in ours for k in _more_inputs(result)})))
         measures = _known_measures(ours, columns)
         lines = [
@@ -243,6 +246,36 @@ def tables_beyond(results: Sequence[Result]) -> list[Table]:
             )
         )
     return tables
+
+
+def _data(result: Result) -> tuple[str, str]:
+    """What must be the same for two scores to be compared at all."""
+    return result.dataset_digest, result.split
+
+
+def _remarked(lines: list[Line]) -> list[Line]:
+    """Say of lines on another split than the paper's, or on other data than the rest, that they are."""
+    scored = [line.result for line in lines if line.result]
+    several = len({result.dataset_digest for result in scored}) > 1
+    marked = []
+    for line in lines:
+        if line.result:
+            split = line.result.split
+            remark = f", split {split}" * (split != _papers_split(line.result))
+            remark += f", data {line.result.dataset_digest[:8]}…" * several
+            line = replace(line, remark=remark)
+        marked.append(line)
+    return marked
+
+
+def _is_comparable(result: Result) -> bool:
+    """Tell whether a result is of the paper's split, and of images of as many dimensions."""
+    return result.split == _papers_split(result) and result.num_dims == NUM_DIMS[result.benchmark]
+
+
+def _papers_split(result: Result) -> str | None:
+    spec = BENCHMARKS.get(result.benchmark)
+    return spec.default_split if spec else result.split
 
 
 def _known_measures(results: list[Result], columns: Sequence[str]) -> tuple[_Measure, ...]:
@@ -335,7 +368,7 @@ def _in_order(results: Sequence[Result], number: int) -> list[SeedGroup]:
 
 def _beside(results: list[Result], table: ScoreTable, measures: tuple[_Measure, ...]) -> list[Line]:
     heres = [line for group in _in_order(results, table.number) for line in _in_row(group, measures, table.number)]
-    heres = _with_best(heres)
+    heres = _remarked(_with_best(heres))
     papers = [
         Line(model, PAPER, tuple(Cell(m.paper(model, column)) for m in measures for column in range(len(COLUMNS))))
         for model in table.mse_min
@@ -346,7 +379,7 @@ def _beside(results: list[Result], table: ScoreTable, measures: tuple[_Measure, 
         mine = [here for here in heres if here.model == paper.model]
         for here in mine:
             lines.append(here)
-            if here.result:
+            if here.result and _is_comparable(here.result):
                 lines.append(_difference(paper, here))
         if not mine:
             lines.append(Line(paper.model, HERE, (Cell(),) * len(paper.cells)))
@@ -388,11 +421,16 @@ def _difference(paper: Line, here: Line, *, with_error: bool = True) -> Line:
 def _with_best(lines: list[Line]) -> list[Line]:
     """Mark the least value of every column among rows of their own; the best of one is no distinction.
 
-    Where rows were scored on different numbers of images, those of the most compete: the first of a set may be easy.
+    Where rows were scored on different images, those of the most compete: the first of a set may be easy. Where they
+    took different numbers of samples, those of the most do, and models that draw none.
     """
     rivals = [line for line in lines if line.result or not line.role.startswith("mean of")] or lines
-    most = max((line.result.num_images for line in rivals if line.result), default=0)
-    rivals = [line for line in rivals if not line.result or line.result.num_images == most]
+    if results := [line.result for line in rivals if line.result]:
+        first = max(results, key=lambda result: result.num_images)
+        results = [result for result in results if _images_scored(result) == _images_scored(first)]
+        samples = max((result.num_samples for result in results if draws(result)), default=0)
+        results = [result for result in results if not draws(result) or result.num_samples == samples]
+        rivals = [line for line in rivals if not line.result or any(line.result is result for result in results)]
     if len(rivals) < 2:
         return lines
     columns = zip(*(line.cells for line in rivals), strict=True)
@@ -405,6 +443,10 @@ def _with_best(lines: list[Line]) -> list[Line]:
         )
         marked.append(replace(line, cells=tuple(cells)))
     return marked
+
+
+def _images_scored(result: Result) -> tuple[object, ...]:
+    return *_data(result), result.num_images, result.evenly_spaced, result.num_dims
 
 
 def _bits(table: ScoreTable) -> _Measure:
@@ -451,7 +493,7 @@ def _notes(results: list[Result], table: ScoreTable | None, columns: Sequence[st
     printed = " here, the paper's as printed" if table else ""
     average = f"; avg is the plain mean of the four{printed}" if AVERAGE in columns else ""
     notes = [f"± is the standard error over the images scored{average}."]
-    samples, fewer = {r.num_samples for r in results if _draws(r)}, "with fewer samples both NLL and MSE_min come out"
+    samples, fewer = {r.num_samples for r in results if draws(r)}, "with fewer samples both NLL and MSE_min come out"
     if table is None and samples:
         notes.append(f"S = {', '.join(map(str, sorted(samples)))}: {fewer} larger.")
     elif table and (others := sorted(samples - {NUM_SAMPLES[table.benchmark]})):
@@ -476,7 +518,7 @@ def _notes(results: list[Result], table: ScoreTable | None, columns: Sequence[st
     return notes
 
 
-def _draws(result: Result) -> bool:
+def draws(result: Result) -> bool:
     """Tell whether S decides a result's numbers: there were weights, or more than one draw."""
     return bool(result.calibration) or any(score.ess is not None for score in result.scores.values())
 

@@ -125,7 +125,7 @@ def report(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @stated_failures
 def compare(first: Path, second: Path, as_json: bool) -> None:
-    """Compare two results image by image: differences, their intervals, and whether they are noise.
+    """Compare two results image by image: differences, their intervals, and what they decide.
 
     Both are to be scored with --per-image on the same file.
     """
