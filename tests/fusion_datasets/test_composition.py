@@ -185,6 +185,22 @@ def test_numpy_and_torch_lay_objects_within_a_level(originals: np.ndarray, crops
         assert (masks[0, 0].numpy() != mask).mean() < 1e-3
 
 
+def test_absent_layers_are_as_if_transparent(originals: np.ndarray, crops: np.ndarray) -> None:
+    nothing = np.concatenate([crops, np.zeros_like(crops[:1])])
+    pool, generator = live.occluder_pool([nothing]), torch_generator(3)
+    choice, placement, there = live_composition.draw_occluders(SPEC, (4, 3), POOL_SIZE, generator=generator)
+    there &= torch.rand(there.shape, generator=generator) < 0.6
+    there[0] = False
+    target = torch.from_numpy(originals[:1, ::2, ::2]).permute(0, 3, 1, 2).float().expand(4, -1, -1, -1)
+    levels, masks = live_composition.lay_over(target, pool, choice, placement, there)
+    instead, everywhere = torch.where(there, choice, POOL_SIZE), torch.ones_like(there)
+    expected, hidden = live_composition.lay_over(target, pool, instead, placement, everywhere)
+    assert torch.equal(levels, expected)
+    assert torch.equal(masks, hidden)
+    assert torch.equal(levels[0], target[:3])
+    assert masks[0].all()
+
+
 def test_layers_cover_what_lies_below() -> None:
     target = np.full((64, 64, 3), 100, np.uint8)
     red, blue = (

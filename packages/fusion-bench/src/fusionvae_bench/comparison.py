@@ -125,7 +125,7 @@ def compare(first: Path, second: Path) -> Comparison:
         tiles = np.array([row // TILE_ROWS for row, _ in images_a.images])
         for k in of_a:
             if k in of_b:
-                shares_draws = metric == "mse_min" and k in ("0", AVERAGE)
+                shares_draws = metric == "mse_min" and k == "0"
                 differences.append(_difference(metric, k, of_a[k] - of_b[k], tiles if shares_draws else None))
     if not differences:
         raise ResultError(
@@ -189,8 +189,8 @@ def _notes(a: Result, b: Result, differences: Sequence[Difference]) -> list[str]
             notes.append(f"{heading.split(',')[0]}: overall, {overall.verdict}; {much}.")
     if any(d.metric == "mse_min" and d.num_inputs == "0" for d in differences):
         notes.append(
-            f"Without inputs {TILE_ROWS} neighbouring images share their draws; the intervals of MSE_min allow for it "
-            f"from {_FEWEST_TILES} such groups on."
+            f"Without inputs {TILE_ROWS} neighbouring images share their draws; the interval of MSE_min at k = 0 allows "
+            f"for it, from {_FEWEST_TILES} such groups on."
         )
     if a.num_samples != b.num_samples:
         notes.append(

@@ -122,12 +122,16 @@ def lay_over(
     seen = torch.ones_like(levels[:, :1])
     flat = Placement(*(part.flatten(0, 1) for part in placement))
     for i in range(e):  # one layer at a time: e times less memory, and no slower
-        positions = source_positions(Placement(*(part[:, i] for part in flat)), rows, columns, pool.shape[-1])
-        crops = pool[choice[..., i].flatten()] * there[..., i].reshape(-1, 1, 1, 1)
-        layer = _interpolate(crops.float(), *positions)
+        present, which = there[..., i].flatten(), choice[..., i].flatten()
+        where: Tensor | slice = slice(None)
+        if target.device.type == "cpu":  # elsewhere one would have to wait to know which there are
+            where = present.nonzero()[:, 0]
+        crops = pool[which[where]] * present[where].reshape(-1, 1, 1, 1)
+        layout = Placement(*(part[where, i] for part in flat))
+        layer = _interpolate(crops.float(), *source_positions(layout, rows, columns, pool.shape[-1]))
         through = 1 - layer[:, -1:] / 255
-        levels.mul_(through).add_(layer[:, :-1])
-        seen.mul_(through)
+        levels[where] = levels[where].mul_(through).add_(layer[:, :-1])
+        seen[where] = seen[where].mul_(through)
     return levels.unflatten(0, (b, k)), (seen[:, 0] >= 0.5).unflatten(0, (b, k))
 
 
