@@ -1,5 +1,6 @@
 """Nothing that a command reads, and nothing of another kind, is ever lost to its output."""
 
+import os
 import shutil
 
 import pytest
@@ -9,6 +10,7 @@ from stand_ins import MemoryData, Toy
 from fusion_datasets.build import build_mnist
 from fusionvae_bench import evaluate, read_result, write_result
 from fusionvae_bench.cli import main
+from fusionvae_bench.errors import ResultError
 from fusionvae_bench.formats import FORMATS, REPORTS
 from fusionvae_bench.outputs import check_output
 from fusionvae_bench.results import RESULT
@@ -101,3 +103,11 @@ def test_a_result_replaces_a_damaged_one(place):
     assert read_result(output).num_images == 1
     output.write_bytes(b"")
     check_output(output, RESULT)
+
+
+def test_what_is_no_file_is_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "folder.json").mkdir()
+    for name in ("pipe.json", "folder.json"):
+        with pytest.raises(ResultError, match="is no result, and nothing else is ever replaced"):
+            check_output(tmp_path / name, RESULT)

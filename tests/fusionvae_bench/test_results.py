@@ -100,9 +100,11 @@ def test_results_are_found_among_other_files_once_each(result, tmp_path, capsys)
     (tmp_path / "z.json").symlink_to(tmp_path / "a.json")
     (tmp_path / "config.json").write_text('{"format": "fusionvae-model"}')
     (tmp_path / "b" / "broken.json").write_text("{")
+    (tmp_path / "b" / "short.json").write_bytes((tmp_path / "a.json").read_bytes()[:500])
     assert [path.name for path, _ in find_results(tmp_path)] == ["a.json", "r.json"]
     said = capsys.readouterr().err
-    assert f"left out: {tmp_path / 'b' / 'broken.json'} is not JSON" in said
+    assert f"left out: {tmp_path / 'b' / 'short.json'} is not JSON" in said
+    assert "broken" not in said
     assert said.count("a.json again") == 2
     assert find_results(tmp_path / "b")[1][1] == result
     with pytest.raises(ResultError, match="is not a folder"):

@@ -31,9 +31,12 @@ def check_output(path: Path, kind: Kind) -> None:
     """
     if path.suffix.lower() not in kind.suffixes:
         raise ResultError(f"got {path} for the {kind.title}; name a file ending in {' or '.join(kind.suffixes)}")
-    if not path.is_file():
-        return
+    if path.exists() and not (path.is_file() and (path.stat().st_size == 0 or is_of_kind(path, kind))):
+        raise ResultError(f"{path} is no {kind.title}, and nothing else is ever replaced; choose another name")
+
+
+def is_of_kind(path: Path, kind: Kind) -> bool:
+    """Tell whether a file begins as those of a kind do, whole or cut short."""
     with path.open("rb") as file:
         start = file.read(max(len(beginning) for beginning in kind.beginnings))
-    if start and not any(start.startswith(beginning.encode()) for beginning in kind.beginnings):
-        raise ResultError(f"{path} is no {kind.title}, and nothing else is ever replaced; choose another name")
+    return any(start.startswith(beginning.encode()) for beginning in kind.beginnings)

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from fusionvae_bench.atomic import write_atomically
 from fusionvae_bench.errors import ResultError
 from fusionvae_bench.importance import MOST_PARETO_K
-from fusionvae_bench.outputs import Kind, check_output
+from fusionvae_bench.outputs import Kind, check_output, is_of_kind
 from fusionvae_bench.tiles import Scores
 from fusionvae_model.checkpoint import without_nan
 
@@ -252,7 +252,7 @@ def read_result(path: Path | str) -> Result:
 def find_results(folder: Path | str) -> list[tuple[Path, Result]]:
     """Read every result file below a folder, sorted by path; other JSON files are passed over.
 
-    What cannot be read, and a result that was met before (a copy or a link), is left out, which stderr says.
+    A result that was cut short, or was met before (a copy or a link), is left out, which stderr says.
 
     Raises:
         ResultError: if there is no such folder, or one of its result files is damaged or of another version.
@@ -265,7 +265,8 @@ def find_results(folder: Path | str) -> list[tuple[Path, Result]]:
         try:
             document = _read_object(path)
         except ResultError as error:
-            sys.stderr.write(f"left out: {error}\n")
+            if is_of_kind(path, RESULT):  # what else is not JSON is no concern of ours
+                sys.stderr.write(f"left out: {error}\n")
             continue
         if document.get("format") == FORMAT:
             result = read_result(path)

@@ -300,9 +300,7 @@ def _split(names: list[str]) -> dict[str, list[str]]:
     """Sort names into splits by their hashes: a picture stays in its split whatever else comes or goes."""
     parts: dict[str, list[str]] = {"train": [], "test": []}
     for name in names:
-        share = (
-            int.from_bytes(hashlib.sha256(_spelled(name).encode("utf-8", "surrogateescape")).digest()[:8], "big")
-            / 2**64
-        )
+        digest = hashlib.sha256(_spelled(name).encode("utf-8", "surrogateescape")).digest()
+        share = int.from_bytes(digest[:8], "big") / 2**64
         parts["test" if share < TEST_SHARE else "train"].append(name)
     return parts
