@@ -216,6 +216,8 @@ def test_a_run_goes_on_without_the_weights_it_started_from(quick_train, finished
     summary = quick_train(tmp_path / "run", resume=True, **settings)
     assert "needs no weights to start from" in capsys.readouterr().err
     assert summary["images_seen_before"] == 96
+    with pytest.raises(FusionVAEError, match="is not a folder with a model"):  # which began without any
+        quick_train(shutil.copytree(finished_run, tmp_path / "random"), resume=True, initial_weights=start)
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 

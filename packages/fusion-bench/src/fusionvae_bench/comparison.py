@@ -189,8 +189,8 @@ def _notes(a: Result, b: Result, differences: Sequence[Difference]) -> list[str]
             notes.append(f"{heading.split(',')[0]}: overall, {overall.verdict}; {much}.")
     if any(d.metric == "mse_min" and d.num_inputs == "0" for d in differences):
         notes.append(
-            f"Without inputs {TILE_ROWS} neighbouring images share their draws; the interval of MSE_min at k = 0 allows "
-            f"for it, from {_FEWEST_TILES} such groups on."
+            f"Without inputs {TILE_ROWS} images in a row share their draws; from {_FEWEST_TILES} such groups on, the "
+            "interval of MSE_min at k = 0 allows for it."
         )
     if a.num_samples != b.num_samples:
         notes.append(

@@ -225,8 +225,9 @@ def prepare(
 
 
 def _stored_start(output: Path) -> dict[str, Any]:
-    """Return what a run that can go on remembers of the weights it started from; nothing if there is none."""
+    """Return what a run that can go on remembers of the weights it started from; nothing where there are none."""
     if not (output / RUN_FILE).is_file() or not finished_checkpoints(output):
         return {}
     stored = read_json(output / RUN_FILE)
-    return {key: stored.get(key) for key in ("initial_weights", "images_seen_before")}
+    known = {key: stored.get(key) for key in ("initial_weights", "images_seen_before")}
+    return known if known["initial_weights"] else {}
