@@ -120,9 +120,13 @@ def test_a_folder_follows_links_and_ends(tmp_path: Path) -> None:
     (tmp_path / "here" / "cats" / "up").symlink_to(tmp_path / "here")
     (tmp_path / "there" / "dogs" / "back").symlink_to(tmp_path / "here")
     (tmp_path / "here" / "gone").symlink_to(tmp_path / "nowhere")
+    for again in ("all", "zoo"):  # of what is there, or linked to, already
+        (tmp_path / "here" / f"{again} cats").symlink_to(tmp_path / "here" / "cats")
+        (tmp_path / "here" / f"{again} dogs").symlink_to(tmp_path / "there" / "dogs")
     folder = Folder(tmp_path / "here")
-    assert [name for name in folder.names if name != "gone"] == ["cats/2.png", "dogs/1.png"]
-    assert folder.read("dogs/1.png") == b"1"
+    links = {"gone", "cats/up", "dogs/back"}
+    assert [name for name in folder.names if name not in links] == ["all dogs/1.png", "cats/2.png"]
+    assert folder.read("all dogs/1.png") == b"1"
 
 
 def test_the_reason_is_said_of_what_cannot_be_used(written: Callable[[bytes], Archive], tmp_path: Path) -> None:

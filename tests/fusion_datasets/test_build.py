@@ -134,6 +134,7 @@ def test_a_damaged_file_is_replaced_where_one_says_so(tmp_path: Path) -> None:
         assert len(FusionDataset(path)) == 3
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders")
 @pytest.mark.parametrize("force", [False, True])
 def test_what_is_no_file_is_never_replaced(force: bool, tmp_path: Path) -> None:
     fifo, link = tmp_path / "fifo.h5", tmp_path / "link.h5"
@@ -157,6 +158,10 @@ def test_a_link_to_a_larger_disk_is_followed(tmp_path: Path) -> None:
         assert link.is_symlink()
         assert FusionDataset(disk / "real.h5").seed == seed
     assert [path.name for path in link.parent.iterdir()] == ["a.h5"]
+    for one, other in (("b.h5", "c.h5"), ("c.h5", "b.h5")):
+        (tmp_path / one).symlink_to(tmp_path / other)
+    with pytest.raises(FusionDatasetsError, match="leads nowhere"):
+        build_mnist("stand-in", tmp_path / "b.h5", limit=3, progress=False)
 
 
 def test_a_split_without_images_is_met_before_anything_is_written(digits_folder: Path, tmp_path: Path) -> None:

@@ -276,6 +276,11 @@ def test_of_a_folder_within_the_other_each_picture_is_one_thing(pictures: Path, 
     beside = build(pictures, tmp_path / "beside.h5", size=16, cutouts=cutouts)
     assert within.digest == beside.digest
     assert within.source["classes"] == ["cats", "dogs"]
+    shutil.rmtree(tmp_path / "all" / "occluders")
+    (tmp_path / "all" / "occluders").symlink_to(cutouts)
+    for named in (cutouts, tmp_path / "all" / "occluders"):
+        linked = build(tmp_path / "all", tmp_path / f"{named.name}.h5", size=16, cutouts=named)
+        assert linked.digest == beside.digest
 
 
 def test_a_folder_may_be_renamed(pictures: Path, tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import stand_ins
 import torch
@@ -31,6 +33,9 @@ def test_pictures_of_one_model_do_not_stand_beside_the_scores_of_another(monkeyp
     with pytest.raises(ModelError, match="none of the results is of stand_ins:toy, whose pictures would stand beside"):
         exhibits([merge], ["stand_ins:toy"])
     assert exhibits([], ["stand_ins:toy"]).featured is None
+    named = dataclasses.replace(merge, model_name="stand_ins:merge")
+    monkeypatch.setattr(stand_ins, "merge", lambda: VisibleMerge(torch.zeros(1, 6, 6)), raising=False)
+    assert exhibits([named], ["stand_ins:merge"]).featured is named
 
 
 def test_without_models_the_first_result_is_featured():

@@ -100,6 +100,8 @@ def test_results_are_found_among_other_files_once_each(result, tmp_path, capsys)
     (tmp_path / "z.json").symlink_to(tmp_path / "a.json")
     (tmp_path / "config.json").write_text('{"format": "fusionvae-model"}')
     (tmp_path / "b" / "broken.json").write_text("{")
+    (tmp_path / "b" / "gone.json").symlink_to(tmp_path / "nowhere.json")
+    (tmp_path / "b" / "folder.json").mkdir()
     (tmp_path / "b" / "short.json").write_bytes((tmp_path / "a.json").read_bytes()[:500])
     assert [path.name for path, _ in find_results(tmp_path)] == ["a.json", "r.json"]
     said = capsys.readouterr().err

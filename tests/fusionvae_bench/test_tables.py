@@ -235,7 +235,8 @@ def test_tables_of_spreads_wait_for_a_second_seed():
     (difference,) = [line for line in table.lines if line.role == "difference"]
     assert difference.cells[4].value == pytest.approx(3.0 - 1.47)
     assert "| FusionVAE | paper | **3.14 ± 0.01** |" in to_markdown(table)
-    assert not spread_table([dataclasses.replace(r, is_stand_in=True) for r in two], 8).has_ours
+    for changes in ({"is_stand_in": True}, {"split": "train"}, {"num_dims": 3 * 784}):
+        assert not spread_table([dataclasses.replace(r, **changes) for r in two], 8).has_ours
 
 
 @pytest.mark.parametrize("changed", [{"epochs": 8.0}, {"initial_weights": "sha256:0"}])

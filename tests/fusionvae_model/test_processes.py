@@ -95,8 +95,10 @@ def test_only_the_first_process_writes_and_speaks(run_of_two):
     assert json.loads((two / "training.json").read_text())["processes"] == 2
 
 
-def test_processes_that_see_different_folders_are_told(python, data_file, quick_settings, tmp_path):
-    alone = TOGETHER.replace("train(data, output,", "train(data, f'{output}/{number if resume else 0}',").replace(
+@pytest.mark.parametrize("length", ["", ", minutes=0.01"])
+def test_processes_that_see_different_folders_are_told(length, python, data_file, quick_settings, tmp_path):
+    alone = TOGETHER.replace("resume=resume)", f"resume=resume{length})")
+    alone = alone.replace("train(data, output,", "train(data, f'{output}/{number if resume else 0}',").replace(
         """assert not resume and "interrupted after step 5 of 8" in str(error), error""",
         """print(error, file=sys.stderr, flush=True)""",
     )

@@ -186,9 +186,25 @@ def test_interrupted_in_the_last_step_the_finish_is_left(quick_train, finished_r
 
 
 def test_a_finished_model_that_is_gone_is_made_again(quick_train, finished_run, run_copy):
-    (run_copy / "model.safetensors").unlink()
-    quick_train(run_copy, resume=True)
-    assert_same_run(run_copy, finished_run)
+    for name in ("model.safetensors", "config.json"):
+        (run_copy / name).unlink()
+        quick_train(run_copy, resume=True)
+        assert_same_run(run_copy, finished_run)
+
+
+def test_a_request_during_the_last_checkpoint_is_heard(quick_train, finished_run, tmp_path, monkeypatch):
+    original = Trainer.save_checkpoint
+
+    def save(trainer, must=True):
+        interrupt()
+        return original(trainer, must)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "save_checkpoint", save)
+        with pytest.raises(FusionVAEError, match="interrupted after step 8 of 8, which is saved"):
+            quick_train(tmp_path / "run")
+    quick_train(tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", finished_run)
 
 
 def test_without_a_checkpoint_it_says_that_it_begins_anew(quick_train, finished_run, tmp_path, monkeypatch, capsys):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from fusion_datasets import FusionDataset
 from fusionvae_bench.errors import ModelError
-from fusionvae_bench.evaluate import Request, check_request, has_scored, model_config
+from fusionvae_bench.evaluate import Request, check_request, has_scored, model_config, model_kind
 from fusionvae_bench.gallery import Gallery, make_gallery
 from fusionvae_bench.plates import draw_plates
 from fusionvae_bench.protocol import for_inference
@@ -76,7 +76,7 @@ def exhibits(
             if data:
                 data = stack.enter_context(data.with_channels(model_config(model).get("channels", data.shape[-1])))
                 check_request(model, data, Request(metrics="mse"))
-            result = next((r for r in results if r.weights_digest and has_scored(r, model)), None)
+            result = next((r for r in results if _is_of(r, model, name)), None)
             has_first = result is not None if not models else has_first
             title = model_title(result) if result else model_name(name)
             title = f"{title} ({model_name(name)})" if title in models else title
@@ -97,6 +97,12 @@ def exhibits(
         plates = draw_plates(comparable, faster, histories, data, gallery, seed=seed, device=device)
     is_about_first = featured is None or (first is not None and has_scored(featured, models[first]))
     return Exhibits(featured, gallery, histories.get(first) if first and is_about_first else None, plates)
+
+
+def _is_of(result: Result, model: Any, name: str) -> bool:
+    """Tell whether a result is of a model; of one without weights, kind and name must agree too."""
+    named = (result.model_kind, result.model_name) == (model_kind(model), model_name(name))
+    return has_scored(result, model) and (named or result.weights_digest is not None)
 
 
 def _scored_alike(result: Result, featured: Result) -> bool:

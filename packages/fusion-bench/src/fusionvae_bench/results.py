@@ -5,6 +5,7 @@ A number that could not be had is ``null``; every other one is finite. See the R
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -261,18 +262,22 @@ def find_results(folder: Path | str) -> list[tuple[Path, Result]]:
     if not folder.is_dir():
         raise ResultError(f"{folder} is not a folder; expected one with result files of `fusion-bench run`")
     found: list[tuple[Path, Result]] = []
+    known: dict[tuple[str, str], list[tuple[Path, Result]]] = {}
     for path in sorted(folder.rglob("*.json")):
         try:
             document = _read_object(path)
         except ResultError as error:
-            if is_of_kind(path, RESULT):  # what else is not JSON is no concern of ours
-                sys.stderr.write(f"left out: {error}\n")
+            with contextlib.suppress(OSError):
+                if is_of_kind(path, RESULT):  # what else is not JSON is no concern of ours
+                    sys.stderr.write(f"left out: {error}\n")
             continue
         if document.get("format") == FORMAT:
             result = read_result(path)
-            if twin := next((other for other, known in found if known == result), None):
+            twins = known.setdefault((result.fingerprint, result.created), [])
+            if twin := next((other for other, same in twins if same == result), None):
                 sys.stderr.write(f"left out: {path} is the result of {twin} again\n")
             else:
+                twins.append((path, result))
                 found.append((path, result))
     return found
 

@@ -304,6 +304,7 @@ def spread_table(results: Sequence[Result], number: int) -> Table:
     base = next(t for t in TABLES.values() if t.benchmark == table.benchmark)
     measure = _bits(base) if table.metric == "nll" else _mse(base)
     ours = [r for r in results if row_title(r, base.number) and not r.is_stand_in]
+    ours = [r for r in ours if _is_comparable(r)]
     groups = [group for group in _in_order(ours, base.number) if len(group.results) > 1]
     lines = []
     for model, printed in table.rows.items():

@@ -62,7 +62,10 @@ class BuildPlan:
         if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
             raise FusionDatasetsError(f"got a limit of {self.limit!r} rows; expected a whole number, at least 1")
         if self.output.is_symlink():  # often into a larger disk: the file and what is unfinished of it belong there
-            object.__setattr__(self, "output", self.output.resolve())
+            try:
+                object.__setattr__(self, "output", self.output.resolve())
+            except (OSError, RuntimeError) as error:
+                raise FusionDatasetsError(f"{self.output} leads nowhere ({error}); choose another output") from error
 
     @cached_property
     def originals(self) -> dict[str, int]:

@@ -82,6 +82,7 @@ def check_replaceable(folder: Path) -> None:
     config, card = folder / CONFIG_FILE, folder / CARD_FILE
     try:
         ours = config.is_file() and read_json(config).get("format") == FORMAT
+        ours = ours or (not config.exists() and (folder / RUN_FILE).is_file())  # a training's own summary
     except FusionVAEError:
         ours = False
     foreign = [path for path in (config, folder / TRAINING_FILE) if path.exists() and not ours]

@@ -88,7 +88,8 @@ class Trainer:
 
     def standing(self) -> str:
         """Return a digest of the run, of where it stands, and of the weights there."""
-        sha = hashlib.sha256(json.dumps([self.run.to_dict(), self.step], sort_keys=True).encode())
+        run = self.run.to_dict() | {"images_seen_before": None}  # which follows from the weights, where it is known
+        sha = hashlib.sha256(json.dumps([run, self.step], sort_keys=True).encode())
         for tensor in (*self.model.state_dict().values(), *self.state.tensors().values()):
             sha.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         return sha.hexdigest()
@@ -152,10 +153,15 @@ class Trainer:
                 must = stopped or self.step == total
                 if writes and (must or time.monotonic() - saved >= checkpoint_seconds) and self.save_checkpoint(must):
                     saved = time.monotonic()
-                if stopped:
-                    raise FusionVAEError(
-                        f"interrupted after step {self.step} of {total}, which is saved; continue with --resume"
-                    )
+                if stopped and self.step < total:
+                    raise self._interrupted()
+            if self.processes.any(stop.received):
+                raise self._interrupted()
+
+    def _interrupted(self) -> FusionVAEError:
+        return FusionVAEError(
+            f"interrupted after step {self.step} of {self.run.total_steps}, which is saved; continue with --resume"
+        )
 
     def _progress(self, title: str, total: int, unit: str, *, done: int = 0) -> Progress:
         return Progress(title, total, unit=unit, done=done, quiet=not self.processes.writes)

@@ -211,16 +211,16 @@ def prepare(
     trainer = Trainer(run, data, output, target_device, processes, initial)
     if stored is not None:
         restore_newest(output, trainer.load_checkpoint)
-    elif minutes is not None:
-        step_seconds = trainer.measure_step_seconds(seconds=min(20.0, 3.0 * minutes))
-        pass_seconds = trainer.measure_pass_seconds()
-        left = processes.agree(60 * minutes - (time.monotonic() - began))
-        trainer.set_total_steps(trainer.steps_within(left, step_seconds=step_seconds, pass_seconds=pass_seconds))
     if processes.count > 1 and not processes.same(trainer.standing()):
         raise FusionVAEError(
             "the processes do not start from the same place; expected --data and --output that all of them see alike, "
             f"such as a folder that their machines share: process {processes.rank} stands at step {trainer.step}"
         )
+    if stored is None and minutes is not None:
+        step_seconds = trainer.measure_step_seconds(seconds=min(20.0, 3.0 * minutes))
+        pass_seconds = trainer.measure_pass_seconds()
+        left = processes.agree(60 * minutes - (time.monotonic() - began))
+        trainer.set_total_steps(trainer.steps_within(left, step_seconds=step_seconds, pass_seconds=pass_seconds))
     return trainer
 
 

@@ -120,19 +120,25 @@ class Folder:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Names of all files below it, sorted, with `/` between folders."""
-        found, seen = [], {_identity(self.path)}
-        for root, folders, files in os.walk(self.path, followlinks=True):
-            here = Path(root).relative_to(self.path)
-            found += [(here / file).as_posix() for file in files]
-            # A link to a folder is followed, once: one that leads back up would never end.
-            for folder in folders.copy():
-                place = Path(root, folder)
-                if place.is_symlink() and _identity(place) in seen:
-                    folders.remove(folder)
-                else:
-                    seen.add(_identity(place))
-            folders.sort()
+        """Names of all files below it, sorted, with `/` between folders.
+
+        Links to folders are followed, in the order of their names, where they lead to what was not met before: nothing
+        is there twice, and a link that leads back up does not go round for ever.
+        """
+        found: list[str] = []
+        seen: set[tuple[int, int]] = set()
+        waiting = [Path()]
+        while waiting:
+            links = []
+            start = waiting.pop(0)
+            if start.parts and _identity(self.path / start) in seen:
+                continue
+            for root, folders, files in os.walk(self.path / start):
+                here = Path(root).relative_to(self.path)
+                seen.add(_identity(Path(root)))
+                found += [(here / file).as_posix() for file in files]
+                links += [here / folder for folder in folders if Path(root, folder).is_symlink()]
+            waiting = sorted([*waiting, *links])
         return tuple(sorted(found))
 
     def state(self, name: str) -> str | None:
@@ -171,7 +177,10 @@ class Folder:
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
+    try:
+        status = folder.stat()
+    except OSError as error:
+        raise FusionDatasetsError(f"{folder} cannot be read: {error.strerror or error}") from error
     return status.st_dev, status.st_ino
 
 

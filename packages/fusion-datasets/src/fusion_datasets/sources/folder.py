@@ -239,13 +239,13 @@ class FolderSource:
 
     @cached_property
     def _sorted(self) -> list[str]:
-        return _picture_names(self._pictures, but=_inside(self.cutouts, self.path))
+        return _picture_names(self._pictures, but=self.cutouts)
 
     @cached_property
     def _sorted_cutouts(self) -> list[str]:
         if self._cutouts is None:
             return []
-        return _picture_names(self._cutouts, but=_inside(self.path, self._cutouts.path))
+        return _picture_names(self._cutouts, but=self.path)
 
     @cached_property
     def _position(self) -> dict[str, int]:
@@ -275,25 +275,25 @@ def _spelled(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _inside(inner: Path | None, outer: Path) -> str | None:
-    """How the names of one folder's files begin in another that it lies in, or None."""
-    if inner is None or not inner.is_dir() or inner.resolve() == outer.resolve():
-        return None
-    if not inner.resolve().is_relative_to(outer.resolve()):
-        return None
-    return f"{inner.resolve().relative_to(outer.resolve()).as_posix()}/"
+def _picture_names(originals: Originals, *, but: Path | None) -> list[str]:
+    """Names that end as pictures do; hidden files and what macOS leaves in archives are passed over.
 
-
-def _picture_names(originals: Originals, *, but: str | None) -> list[str]:
-    """Names that end as pictures do; hidden files and what macOS leaves in archives are passed over."""
+    What lies in another folder, `but`, is left out where that is a part of this one, also through a link.
+    """
     hidden = (".", "__MACOSX")
-    return [
+    names = [
         name
         for name in sorted(originals.names, key=lambda name: (_spelled(name), name))
-        if not (but and name.startswith(but))
-        and is_picture_name(name)
-        and not any(part.startswith(hidden) for part in name.split("/"))
+        if is_picture_name(name) and not any(part.startswith(hidden) for part in name.split("/"))
     ]
+    if but is None or not (but.is_dir() and originals.path.is_dir()) or _is_part(originals.path, but):
+        return names
+    parts = {folder for name in names if _is_part(originals.path / (folder := name.rpartition("/")[0]), but)}
+    return [name for name in names if name.rpartition("/")[0] not in parts]
+
+
+def _is_part(folder: Path, of: Path) -> bool:
+    return folder.resolve().is_relative_to(of.resolve())
 
 
 def _split(names: list[str]) -> dict[str, list[str]]:
