@@ -314,6 +314,10 @@ def test_nothing_but_pictures_is_opened(pictures: Path, tmp_path: Path, monkeypa
     (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {ran}\n")
     (tmp_path / "gs").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    words = ["build", "folder", "--source", folder, "--size", 16, "--workers", 1, "--output", tmp_path / "a.h5"]
+    done = CliRunner().invoke(main, [str(word) for word in words])
+    assert "passed over: 5 files in formats that are not read (.eps, .h5, .mpg, .pdf, .wmf)" in done.stderr
+    assert sum(FusionDataset(tmp_path / "a.h5").header.rows.values()) > 0
     assert sum(build(folder, tmp_path / "a.h5", size=16).header.rows.values()) == 48
     (folder / "cats" / "figure.eps").rename(folder / "cats" / "figure.png")
     with pytest.raises(FusionDatasetsError, match=r"1 of 49 originals cannot be used: cats/figure.png"):

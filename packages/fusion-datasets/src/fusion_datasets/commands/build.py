@@ -18,7 +18,7 @@ from fusion_datasets.publication.recipe import Recipe, read_recipe
 from fusion_datasets.shards import file_sha256
 from fusion_datasets.sources import named
 from fusion_datasets.sources.download import RemoteFile
-from fusion_datasets.sources.folder import MAX_SIZE, MIN_SIZE
+from fusion_datasets.sources.folder import MAX_SIZE, MIN_SIZE, FolderSource
 from fusion_datasets.sources.originals import fetch, originals, originals_folder
 from fusion_datasets.spec import BENCHMARKS
 from fusion_datasets.store import FusionDataset, copy_durably, require_replaceable
@@ -209,7 +209,12 @@ def build_folder_command(
     """Build a benchmark of your own pictures, one in ten of them for testing."""
     if (occlusion == "objects") != (occluders is not None) and occlusion is not None:
         raise click.UsageError("--occlusion objects and --occluders go together")
-    execution.carry_out(plan_folder(source, cutouts=occluders, **settings))
+    plan = plan_folder(source, cutouts=occluders, **settings)
+    assert isinstance(plan.source, FolderSource)
+    if unread := plan.source.unread:
+        endings = ", ".join(sorted({Path(name).suffix.lower() for name in unread}))
+        click.echo(f"passed over: {len(unread)} files in formats that are not read ({endings})", err=True)
+    execution.carry_out(plan)
 
 
 def _origin(name: str, source: str, data_root: Path | None, execution: Execution) -> Path | Literal["stand-in"] | None:

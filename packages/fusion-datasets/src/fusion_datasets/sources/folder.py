@@ -141,6 +141,14 @@ class FolderSource:
         parents = {_label(name) for name in self._sorted}
         return [] if "" in parents else sorted(parents)
 
+    @cached_property
+    def unread(self) -> list[str]:
+        """Names with endings of pictures in formats that are not read, such as .psd or .eps."""
+        known = Image.registered_extensions()
+        return [
+            name for name in self._pictures.names if Path(name).suffix.lower() in known and not is_picture_name(name)
+        ]
+
     @property
     def has_labels(self) -> bool:
         """Whether every picture lies in a sub-folder."""
