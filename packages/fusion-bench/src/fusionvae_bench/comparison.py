@@ -120,13 +120,11 @@ def compare(first: Path, second: Path) -> Comparison:
             f"{b.title}, {b.split}, {b.dataset_digest[:12]}…); score both on the same file and split"
         )
     differences = []
+    tiles = np.array([row // TILE_ROWS for row, _ in images_a.images])
     for metric in METRICS:
         of_a, of_b = images_a.by_num_inputs(metric), images_b.by_num_inputs(metric)
-        tiles = np.array([row // TILE_ROWS for row, _ in images_a.images])
-        for k in of_a:
-            if k in of_b:
-                shares_draws = metric == "mse_min" and k == "0"
-                differences.append(_difference(metric, k, of_a[k] - of_b[k], tiles if shares_draws else None))
+        together = {"0": tiles} if metric == "mse_min" else {}  # whose images share their draws
+        differences += [_difference(metric, k, of_a[k] - of_b[k], together.get(k)) for k in of_a if k in of_b]
     if not differences:
         raise ResultError(
             f"{first} and {second} have no metric and number of inputs in common; score both for the same ones"

@@ -242,8 +242,7 @@ def shortened(names: Sequence[str], most: int = 24) -> list[str]:
     def short(name: str) -> str:
         if len(name) <= most:
             return name
-        own = "…" * (ahead > 1) + name[ahead if ahead > 1 else 0 : len(name) - (behind if behind > 1 else 0)]
-        own += "…" * (behind > 1)
+        own = "…" * bool(ahead) + name[ahead : len(name) - behind] + "…" * bool(behind)
         half = (most - 1) // 2
         return own if len(own) <= most else f"{own[:half]}…{own[len(own) - (most - 1 - half) :]}"
 
@@ -251,11 +250,12 @@ def shortened(names: Sequence[str], most: int = 24) -> list[str]:
 
 
 def _beginning(names: set[str]) -> int:
-    """Return how many letters several names begin with alike, whole words if there are some."""
+    """Return how many letters several names begin with alike, whole words if there are some; a single one is none."""
     first, last = min(names), max(names)  # all others begin as these two do
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     words = max(first.rfind(sign, 0, same) for sign in "./:") + 1
-    return words or same
+    alike = words or same
+    return alike if alike > 1 else 0
 
 
 def _explain_bands(figure: Figure) -> None:

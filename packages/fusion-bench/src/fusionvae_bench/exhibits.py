@@ -67,8 +67,7 @@ def exhibits(
     """
     models: dict[str, Any] = {}
     histories: dict[str, History] = {}
-    shown: list[Result] = []
-    has_first = False
+    found: list[Result | None] = []
     with ExitStack() as stack:
         data = stack.enter_context(FusionDataset(data_path, split, grey=None)) if data_path else None
         for name in weights:
@@ -77,26 +76,25 @@ def exhibits(
                 data = stack.enter_context(data.with_channels(model_config(model).get("channels", data.shape[-1])))
                 check_request(model, data, Request(metrics="mse"))
             result = next((r for r in results if _is_of(r, model, name)), None)
-            has_first = result is not None if not models else has_first
             title = model_title(result) if result else model_name(name)
             title = f"{title} ({model_name(name)})" if title in models else title
             models[title] = model
-            shown += [result] if result else []
+            found.append(result)
             if ":" not in name and (history := read_history(model_folder(name))):
                 histories[title] = history
-        if weights and results and not has_first:
+        if results and found and found[0] is None:
             raise ModelError(
                 f"none of the results is of {weights[0]}, whose pictures would stand beside another model's scores; "
                 "score it first (fusion-bench run), or name first the weights of a result"
             )
+        shown = [result for result in found if result]
         featured = next(iter([*shown, *results]), None)
         comparable = _comparable(featured, shown, results) if featured else []
         first = next(iter(models), None)
         faster = {title: for_inference(model) for title, model in models.items()}
         gallery = make_gallery(faster[first], data, seed=seed, device=device) if first and data else None
         plates = draw_plates(comparable, faster, histories, data, gallery, seed=seed, device=device)
-    is_about_first = featured is None or (first is not None and has_scored(featured, models[first]))
-    return Exhibits(featured, gallery, histories.get(first) if first and is_about_first else None, plates)
+    return Exhibits(featured, gallery, histories.get(first) if first else None, plates)
 
 
 def _is_of(result: Result, model: Any, name: str) -> bool:

@@ -210,42 +210,41 @@ def score_tables(results: Sequence[Result], number: int = 1) -> list[Table]:
 
 def own_tables(results: Sequence[Result]) -> list[Table]:
     """Lay results on benchmarks that the paper has no table of beside each other, one table for each data set."""
-    tables = []
     others = [result for result in results if not _is_the_papers(result)]
-    for scored in dict.fromkeys(map(_data, others)):
-        ours = [result for result in others if _data(result) == scored]
-        measures = _known_measures(ours, COLUMNS)
-        lines = [line for group in seed_groups(ours) for line in _here(group, measures, model_title(group.best))]
-        blocks = tuple(measure.block for measure in measures)
-        title = f"Scores on {ours[0].title}, split {ours[0].split}."
-        tables.append(Table(None, title, blocks, tuple(_with_best(lines)), tuple(_notes(ours, None))))
-    return tables
+    return [
+        _side_by_side(ours, f"Scores on {ours[0].title}, split {ours[0].split}.", COLUMNS) for ours in _by_data(others)
+    ]
 
 
 def tables_beyond(results: Sequence[Result]) -> list[Table]:
     """Lay scores with more inputs than the paper has beside each other, one table for each data set."""
     tables = []
-    beyond = [result for result in results if _more_inputs(result)]
-    for scored in dict.fromkeys(map(_data, beyond)):
-        ours = [result for result in beyond if _data(result) == scored]
+    for ours in _by_data([result for result in results if _more_inputs(result)]):
         columns = tuple(map(str, sorted({k for result in ours for k in _more_inputs(result)})))
-        measures = _known_measures(ours, columns)
-        lines = [
-            line for group in seed_groups(ours) for line in _here(group, measures, model_title(group.best), columns)
-        ]
         kind = ", stand-in images" if ours[0].is_stand_in else ""
-        tables.append(
-            Table(
-                None,
-                f"More inputs than the paper has: {ours[0].title}, split {ours[0].split}{kind}.",
-                tuple(measure.block for measure in measures),
-                tuple(_with_best(lines)),
-                tuple(_notes(ours, None, columns)),
-                is_stand_in=ours[0].is_stand_in,
-                columns=columns,
-            )
-        )
+        title = f"More inputs than the paper has: {ours[0].title}, split {ours[0].split}{kind}."
+        tables.append(_side_by_side(ours, title, columns))
     return tables
+
+
+def _side_by_side(ours: list[Result], title: str, columns: tuple[str, ...]) -> Table:
+    """Lay results of one data set beside each other, without the paper."""
+    measures = _known_measures(ours, columns)
+    lines = [line for group in seed_groups(ours) for line in _here(group, measures, model_title(group.best), columns)]
+    return Table(
+        None,
+        title,
+        tuple(measure.block for measure in measures),
+        tuple(_with_best(lines)),
+        tuple(_notes(ours, None, columns)),
+        is_stand_in=ours[0].is_stand_in,
+        columns=columns,
+    )
+
+
+def _by_data(results: list[Result]) -> list[list[Result]]:
+    """Gather results of the same images, in the order of their first members."""
+    return [[r for r in results if _data(r) == scored] for scored in dict.fromkeys(map(_data, results))]
 
 
 def _data(result: Result) -> tuple[str, str]:

@@ -296,7 +296,8 @@ def _picture_names(originals: Originals, *, but: Path | None) -> list[str]:
     ]
     if but is None or not (but.is_dir() and originals.path.is_dir()) or _is_part(originals.path, but):
         return names
-    parts = {folder for name in names if _is_part(originals.path / (folder := name.rpartition("/")[0]), but)}
+    folders = {name.rpartition("/")[0] for name in names}
+    parts = {folder for folder in folders if _is_part(originals.path / folder, but)}
     return [name for name in names if name.rpartition("/")[0] not in parts]
 
 

@@ -40,9 +40,14 @@ def formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
+@cache
+def _endings() -> frozenset[str]:
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in formats())
+
+
 def is_picture_name(name: str) -> bool:
     """Whether the ending of a file's name is that of a format that is read."""
-    return Image.registered_extensions().get(Path(name).suffix.lower()) in formats()
+    return Path(name).suffix.lower() in _endings()
 
 
 def decode_jpeg(content: bytes | FusionDatasetsError, height: int, width: int) -> NDArray[np.uint8]:
