@@ -86,6 +86,7 @@ def test_revived_channels_are_those_of_an_untrained_model_and_the_rest_is_traine
 
 
 def test_they_learn_from_the_first_step_on(quick_trainer, tmp_path):
+    torch.manual_seed(3)  # what rounding moves a dead channel's shift by depends on the weights, here 1e-7 at most
     with_extinct_channels(FusionVAE(quick_trainer().model.config)).save_pretrained(tmp_path / "trained")
     settings = {"initial_weights": tmp_path / "trained", "seed": 1}
     dead = quick_trainer(**settings, overrides=["weight_decay=0"])
