@@ -1,3 +1,4 @@
+import json
 import re
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from fusionvae_bench.curves import (
 )
 from fusionvae_bench.figures import svg
 from fusionvae_bench.palette import APPEARANCES, appearances
-from fusionvae_bench.report import History
+from fusionvae_bench.report import History, read_history
 from fusionvae_bench.rows import ROWS, TRIVIAL_TITLES
 
 
@@ -146,3 +147,24 @@ def test_titles_are_typeset_and_names_are_not(results):
     page = re.sub(r"<!--.*?-->", "", svg(score_curves([named]), "scores", ""), flags=re.DOTALL)
     assert "mathrm" not in page
     assert "$a_b$" in page
+
+
+def test_images_held_out_are_dots_in_their_models_colour(tmp_path):
+    lines = [{"epoch": e, "elbo_nats": -100 / e, "beta": 1.0, "seconds": e} for e in range(1, 11)]
+    for line in lines[4::5]:
+        line["held_out_elbo_nats"] = line["elbo_nats"] - 7
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    history = read_history(tmp_path)
+    assert history.held_out_epochs.tolist() == [5, 10]
+    assert history.held_out_nats.tolist() == [27, 17]
+    axes = learning_curves({"FusionVAE": history}).axes[0]
+    (dots,) = (line for line in axes.lines if line.get_marker() == "o")
+    assert (list(dots.get_xdata()), list(dots.get_ydata())) == ([5, 10], [27, 17])
+    assert dots.get_color() == APPEARANCES["FusionVAE"].colour
+    assert "dots: of images held out" in axes.get_title("left")
+
+
+def test_without_images_held_out_nothing_is_said_of_them():
+    steps = np.arange(1, 50.0)
+    axes = learning_curves({"FusionVAE": History(steps, 80 + 300 / steps, np.ones(49), steps)}).axes[0]
+    assert "held out" not in axes.get_title("left")

@@ -258,7 +258,7 @@ def test_steps_and_finish_fill_the_minutes(quick_trainer, monkeypatch):
     trainer = quick_trainer()
     monkeypatch.setattr(trainer_module, "STATISTICS_BATCHES_PER_KIND", 20)
     monkeypatch.setattr(trainer_module, "GAP_BATCHES_PER_KIND", 2)
-    passes = [trainer.finishing_passes(steps) for steps in (1, 4, 8, 9, 40, 79, 80, 100, 10**6)]
+    passes = [trainer.passes_beside(steps) for steps in (1, 4, 8, 9, 40, 79, 80, 100, 10**6)]
     assert passes == [20, 20, 40, 40, 72, 108, 112, 112, 112]
     speed = {"step_seconds": 3.0, "pass_seconds": 1.0}
     for seconds, steps in (

@@ -118,6 +118,8 @@ def calibration(result: Result) -> Figure:
 def learning_curves(histories: Mapping[str, History], floor_nats: float | None = None) -> Figure:
     """Draw the negative ELBO of the training batches over the epochs, smoothed, a line for each model.
 
+    Dots are that of images held out from the training.
+
     A single model's curve has its raw values behind it, and its warm-up shaded.
 
     Args:
@@ -130,10 +132,13 @@ def learning_curves(histories: Mapping[str, History], floor_nats: float | None =
         for (title, history), look in zip(histories.items(), appearances(histories).values(), strict=True):
             axes.plot(history.epochs, smoothed(history.nats), color=look.colour, linestyle=look.line, linewidth=1.9,
                       label=title, zorder=3)  # fmt: skip
+            axes.plot(history.held_out_epochs, history.held_out_nats, color=look.colour, linestyle="none", marker="o",
+                      markersize=4, markerfacecolor="none", label="_held out", zorder=4)  # fmt: skip
         if len(histories) == 1:
             _add_warm_up(axes, history)
             axes.plot(history.epochs, history.nats, color=RULE, linewidth=1)
         curves = [smoothed(history.nats) for history in histories.values()]
+        curves += [history.held_out_nats for history in histories.values() if len(history.held_out_nats)]
         low, high = min(float(c.min()) for c in curves), max(float(c.max()) for c in curves)
         if floor_nats is not None:
             low = min(low, floor_nats)
@@ -142,7 +147,8 @@ def learning_curves(histories: Mapping[str, History], floor_nats: float | None =
                 f"entropy of the grey values, {floor_nats:.1f}", (1, floor_nats), xycoords=("axes fraction", "data"),
                 xytext=(0, 4), textcoords="offset points", ha="right", color=MUTED, fontsize=9.5,
             )  # fmt: skip
-        axes.set_title("−ELBO of the training batches, nats per image (log scale)", loc="left", fontsize=11)
+        dots = "" if len(curves) == len(histories) else " (dots: of images held out)"
+        axes.set_title(f"−ELBO of the training batches{dots}, nats per image (log scale)", loc="left", fontsize=11)
         axes.set_xlabel("epochs: passes over the training images")
         axes.set_xlim(0, max(float(history.epochs[-1]) for history in histories.values()) * 1.01)
         _take_logarithms(axes, low * 0.93, high * 1.05)

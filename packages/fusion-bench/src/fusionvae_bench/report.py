@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -24,19 +24,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class History:
-    """How the training went, from its log; all [n].
+    """How the training went, from its log; all [n], but what is held out [m].
 
     Attributes:
         epochs: passes over the training images.
         nats: negative ELBO of the batches.
         beta: weight of the KL terms.
         seconds: since the start.
+        held_out_epochs: where the images held out from it were looked at.
+        held_out_nats: their negative ELBO.
     """
 
     epochs: NDArray[np.float64]
     nats: NDArray[np.float64]
     beta: NDArray[np.float64]
     seconds: NDArray[np.float64]
+    held_out_epochs: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    held_out_nats: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
 
 def read_history(folder: Path) -> History | None:
@@ -44,17 +48,20 @@ def read_history(folder: Path) -> History | None:
     path = folder / "log.jsonl"
     if not path.is_file():
         return None
-    rows = []
+    rows, held_out = [], []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             entry = json.loads(line)
+            if "held_out_elbo_nats" in entry:
+                held_out.append([float(entry[key]) for key in ("epoch", "held_out_elbo_nats")])
             rows.append([float(entry[key]) for key in ("epoch", "elbo_nats", "beta", "seconds")])
         except (ValueError, KeyError, TypeError):
             continue
     if len(rows) < 2:
         return None
     epochs, elbo, beta, seconds = np.array(rows).T
-    return History(epochs, -elbo, beta, seconds)
+    held_out_epochs, held_out_elbo = np.array(held_out).reshape(-1, 2).T
+    return History(epochs, -elbo, beta, seconds, held_out_epochs, -held_out_elbo)
 
 
 def markdown_report(results: Sequence[Result], numbers: Sequence[int] = ALL_TABLES) -> str:
@@ -171,6 +178,7 @@ def _learning_text(history: History) -> str:
     return (
         f"After {history.epochs[-1]:.3g} epochs ({_duration(history.seconds[-1])}) the training batches stand at "
         f"{now:.1f} nats; the last tenth of the run still brought {before - now:.1f}."
+        + (f" Images held out stand at {history.held_out_nats[-1]:.1f}." if len(history.held_out_nats) else "")
     )
 
 

@@ -98,6 +98,12 @@ def main() -> None:
     show_default=True,
     help="Least time between two checkpoints.",
 )
+@click.option(
+    "--hold-out",
+    type=click.IntRange(min=1),
+    metavar="IMAGES",
+    help="Keep so many training images out of the training; their bound is in the log, fifty times a run.",
+)
 @click.option("--accumulate", type=click.IntRange(min=1), default=1, show_default=True, help="Passes per step.")
 @click.option("--ema", type=click.FloatRange(0, 1, max_open=True), help="Decay of a moving average of the weights.")
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Replace a setting of the preset.")
@@ -131,6 +137,7 @@ def train(
     sheet_every: int | None,
     log_every: int,
     checkpoint_seconds: float,
+    hold_out: int | None,
     accumulate: int,
     ema: float | None,
     overrides: tuple[str, ...],
@@ -165,13 +172,14 @@ def train(
         "accumulate": accumulate,
         "compile_code": compile_code,
         "initial_weights": init,
+        "hold_out": hold_out or 0,
         "overrides": (*overrides, *([] if ema is None else [f"ema={ema}"])),
     }
     if dry_run:
         with subnormals_as_zero(), joined_processes(resolve_device(device)) as (processes, own_device):
             trainer = training.prepare(data, output, **{**settings, "device": own_device, "processes": processes})
             seconds = trainer.measure_step_seconds(seconds=3)
-            finish = trainer.measure_pass_seconds() * trainer.finishing_passes(trainer.run.total_steps)
+            beside = trainer.measure_pass_seconds() * trainer.passes_beside(trainer.run.total_steps)
             memory = peak_memory_mib(trainer.device)
         if not processes.writes:
             return
@@ -182,7 +190,7 @@ def train(
             "steps_done": trainer.step,
             "steps_left": left,
             "seconds_per_step": round(seconds, 4),
-            "minutes_left": round((left * seconds + finish) / 60, 1),
+            "minutes_left": round((left * seconds + beside) / 60, 1),
             "peak_memory_mib": None if memory is None else round(memory),
         }
         click.echo(json.dumps(plan, indent=2))

@@ -1,6 +1,7 @@
 """From a FusionDataset to batches on the device: the only place that knows ``fusion_datasets``."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ except ImportError as error:  # the light core does without
     ) from error
 
 ROWS_AT_ONCE = 1000
+HELD_OUT_AT_ONCE = 100
 
 
 def _remedy(shape: tuple[int, int, int], config: ModelConfig) -> str:
@@ -59,13 +61,21 @@ class TrainingSet:
         device: Where the batches are made.
         seed: Of order, number of inputs and rendering.
         channels: Of the model: 1 turns stored colours to grey; None takes what the benchmark is usually seen in.
+        hold_out: So many of the targets, the same ones for every seed, are in no batch but in
+            :meth:`held_out_batches`.
 
     Raises:
-        FusionVAEError: If the file cannot be read or holds no training split.
+        FusionVAEError: If the file cannot be read, holds no training split, or all of it would be held out.
     """
 
     def __init__(
-        self, path: str | Path, *, device: torch.device | str = "cpu", seed: int, channels: int | None = None
+        self,
+        path: str | Path,
+        *,
+        device: torch.device | str = "cpu",
+        seed: int,
+        channels: int | None = None,
+        hold_out: int = 0,
     ) -> None:
         try:
             with FusionDataset(path, split="train", grey=None if channels is None else channels == 1) as data:
@@ -84,12 +94,19 @@ class TrainingSet:
                 }
         except FusionDatasetsError as error:
             raise FusionVAEError(str(error)) from error
-        self.targets = targets.permute(0, 3, 1, 2).contiguous().to(device)
+        if hold_out >= len(targets):
+            raise FusionVAEError(
+                f"{hold_out} of {len(targets)} training images were to be held out; choose less, so that some are left"
+            )
+        targets = targets.permute(0, 3, 1, 2).contiguous()
+        chosen = torch.zeros(len(targets), dtype=torch.bool)
+        chosen[torch.randperm(len(targets), generator=seeded_generator("held out", 0, 0))[:hold_out]] = True
+        self.targets, self.held_out = targets[~chosen].to(device), targets[chosen].to(device)
         self.seed = seed
         self._epoch, self._epoch_order = -1, torch.empty(0, dtype=torch.long)
 
     def __len__(self) -> int:
-        """Return the number of training targets."""
+        """Return the number of targets that are trained on."""
         return len(self.targets)
 
     def check_fits(self, config: ModelConfig) -> None:
@@ -117,12 +134,20 @@ class TrainingSet:
         """
         epoch, position = divmod(step, self.steps_per_epoch(batch_size))
         rows = self._order(epoch)[position * batch_size : (position + 1) * batch_size]
-        target = self.targets[rows].float() / 255
         if num_inputs is None:
             choice = seeded_generator("number of inputs", self.seed, step)
             num_inputs = int(torch.randint(0, max_inputs + 1, (), generator=choice))
-        generator = seeded_generator("rendering", self.seed, step, device=target.device)
-        target = render_targets(target, self.spec, generator=generator)
+        generator = seeded_generator("rendering", self.seed, step, device=self.targets.device)
+        return self._rendered(self.targets[rows], num_inputs, generator)
+
+    def held_out_batches(self, *, max_inputs: int) -> Iterator[Batch]:
+        """Yield the images held out, with ``max_inputs`` inputs; the same batches each time, whatever the seed."""
+        for index, rows in enumerate(self.held_out.split(HELD_OUT_AT_ONCE)):
+            generator = seeded_generator("held-out rendering", 0, index, device=rows.device)
+            yield self._rendered(rows, max_inputs, generator)
+
+    def _rendered(self, stored: Tensor, num_inputs: int, generator: torch.Generator) -> Batch:
+        target = render_targets(stored.float() / 255, self.spec, generator=generator)
         inputs = render_inputs(target, num_inputs, self.spec, generator=generator, occluders=self.occluders).inputs
         return Batch(target, inputs)
 

@@ -33,6 +33,7 @@ class Run:
         initial_weights: Digest of the weights it starts from, or of each whose mean it starts from; ``None`` for
             random ones.
         images_seen_before: Images that the trainings of these weights have seen; ``None`` if unknown.
+        hold_out: Training images that are not trained on, and whose bound is measured on the way.
     """
 
     preset: str
@@ -46,6 +47,7 @@ class Run:
     compile: bool = False
     initial_weights: str | None = None
     images_seen_before: int | None = None
+    hold_out: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""

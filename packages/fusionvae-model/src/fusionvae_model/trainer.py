@@ -24,6 +24,7 @@ from fusionvae_model.device import device_name
 from fusionvae_model.errors import FusionVAEError
 from fusionvae_model.event_files import EventFiles
 from fusionvae_model.guard import MOST_CONSECUTIVE_SKIPS
+from fusionvae_model.held_out import held_out_bound, is_measured, measurements
 from fusionvae_model.initial_weights import InitialWeights, extinct_channels
 from fusionvae_model.interruption import StopRequest
 from fusionvae_model.processes import ALONE, Processes
@@ -85,6 +86,7 @@ class Trainer:
         self.state = TrainingStep(run, device, processes, None if initial is None else initial.tensors)
         self.model = self.state.model
         self.log = TrainingLog(output / LOG_FILE)
+        self._held_out: float | None = None
 
     def standing(self) -> str:
         """Return a digest of the run, of where it stands, and of the weights there."""
@@ -145,7 +147,7 @@ class Trainer:
                 self.log.add(self.train_step(batch, self.step), len(batch.target), batch.inputs.shape[1])
                 self.step += 1
                 self.seconds = time.monotonic() - started
-                logs = self.step % log_every == 0 or self.step == total
+                logs = self.step % log_every == 0 or self.step == total or self._measures()
                 progress.advance(self._write_log_line(events) if logs else "")
                 if writes and sheet_every is not None and self.step % sheet_every == 0:
                     self.write_sheet()
@@ -157,6 +159,14 @@ class Trainer:
                     raise self._interrupted()
             if self.processes.any(stop.received):
                 raise self._interrupted()
+
+    def _measures(self) -> bool:
+        return bool(self.run.hold_out) and is_measured(self.step, self.run.total_steps)
+
+    def held_out_bound(self) -> float:
+        """Return the bound of the images held out, in nats, in float32 and by the weights as they stand."""
+        with torch.no_grad(), self.state.weights.in_place():
+            return held_out_bound(self.model, self.data, max_inputs=self.run.train.max_inputs, processes=self.processes)
 
     def _interrupted(self) -> FusionVAEError:
         return FusionVAEError(
@@ -180,10 +190,14 @@ class Trainer:
             learning_rate=float(self.state.optimizer.learning_rate),
             group_sizes=self.state.group_sizes,
             extinct_channels=sum(int(channels.sum()) for channels in extinct.values()),
+            **({"held_out_elbo_nats": self.held_out_bound()} if self._measures() else {}),
         )
         if events is not None:
             events.add(line)
-        return f"bound {line['elbo_nats']:.1f} nats" if line["loss"] is not None else "every step skipped"
+        if self.run.hold_out:
+            self._held_out = line.get("held_out_elbo_nats", self._held_out)
+        said = f"bound {line['elbo_nats']:.1f} nats" if line["loss"] is not None else "every step skipped"
+        return said if self._held_out is None else f"{said}, held out {self._held_out:.1f}"
 
     def write_sheet(self) -> None:
         """Show what the model makes of a few training images, the same ones each time."""
@@ -236,6 +250,9 @@ class Trainer:
                 gap_before = gap()
                 reestimate_batch_norm(self.model, batches(0, statistics), seed=seed, processes=processes)
                 gap_after = gap()
+        held_out: dict[str, float] = {}
+        if self.run.hold_out:
+            held_out = {"held_out_images": self.run.hold_out, "held_out_elbo_nats": round(self.held_out_bound(), 3)}
         summary = {
             "preset": self.run.preset,
             "minutes": self.run.minutes,
@@ -246,6 +263,7 @@ class Trainer:
             "initial_weights": self.run.initial_weights,
             "images_seen_before": 0 if self.run.initial_weights is None else self.run.images_seen_before,
             "steps_skipped": self.state.guard.total,
+            **held_out,
             "seconds": round(self.seconds, 1),
             "device": device_name(self.device),
             "processes": self.processes.count,
@@ -335,28 +353,34 @@ class Trainer:
         return measured(0, warms_up) + measured(self.run.total_steps, 1 - warms_up)
 
     def measure_pass_seconds(self) -> float:
-        """Return the time of a pass without gradient, of which :meth:`finish` makes :meth:`finishing_passes`."""
+        """Return the time of a pass without gradient, of which a run makes :meth:`passes_beside`."""
         (rows, *_) = self.processes.shares(self.run.train.batch_size)
         with torch.no_grad(), self.state.weights.in_place():
             probe = copy.deepcopy(self.model).eval()
             return self._measure(lambda batch, _: probe(batch.target[rows], batch.inputs[rows]).nats.sum(), 0.0)
 
-    def finishing_passes(self, total_steps: int) -> int:
-        """Return how many passes :meth:`finish` makes after so many steps: both gaps in both modes, the statistics."""
-        statistics, held = _finishing_batches(total_steps, self.run.train.max_inputs + 1)
-        return statistics + 4 * held
+    def passes_beside(self, total_steps: int) -> float:
+        """Return how many passes a run makes beside so many steps.
+
+        These are both gaps in both modes, the statistics, and the images held out, with every number of inputs, on the
+        way and once more at the end.
+        """
+        kinds = self.run.train.max_inputs + 1
+        statistics, held = _finishing_batches(total_steps, kinds)
+        once = self.run.hold_out * kinds / self.run.train.batch_size
+        return statistics + 4 * held + once * (measurements(total_steps) + 1)
 
     def steps_within(self, seconds: float, *, step_seconds: float, pass_seconds: float) -> int:
-        """Return how many steps, together with the finish after them, come nearest to some seconds.
+        """Return how many steps, together with all that a run computes beside them, come nearest to some seconds.
 
         Args:
             seconds: Time for both; where it is too short, there is one step all the same.
             step_seconds: Time of a step.
-            pass_seconds: Time of a pass of the finish.
+            pass_seconds: Time of a pass without gradient.
         """
 
         def middle(steps: int) -> float:  # of the step, so that the nearest number is found
-            return (steps - 0.5) * step_seconds + self.finishing_passes(steps) * pass_seconds
+            return (steps - 0.5) * step_seconds + self.passes_beside(steps) * pass_seconds
 
         most = 1 + max(0, round(seconds / step_seconds))
         return max(1, bisect_right(range(1, most), seconds, key=middle))

@@ -46,6 +46,7 @@ def train(
     initial_weights: str | Path | Sequence[str | Path] | None = None,
     tensorboard: bool = False,
     sheet_every: int | None = None,
+    hold_out: int = 0,
 ) -> dict[str, Any]:
     """Train a preset on a benchmark, or continue, or find it done.
 
@@ -69,6 +70,7 @@ def train(
         compile_code: Fuse kernels; see :func:`fusionvae_model.device.compiled`.
         tensorboard: Write event files for TensorBoard beside the log.
         sheet_every: Steps between two sheets of samples; none by default.
+        hold_out: So many training images, the same ones for every seed, are not trained on; their bound is in the log.
         log_every: Steps between two lines of the log.
         checkpoint_seconds: Time between two checkpoints.
         overrides: Single settings of the preset to replace, ``name=value`` each.
@@ -101,6 +103,7 @@ def train(
             accumulate=accumulate,
             compile_code=compile_code,
             initial_weights=initial_weights,
+            hold_out=hold_out,
             processes=processes,
         )
         summary = trainer.finished_summary() if stood else None
@@ -148,6 +151,7 @@ def prepare(
     accumulate: int = 1,
     compile_code: bool = False,
     initial_weights: str | Path | Sequence[str | Path] | None = None,
+    hold_out: int = 0,
     processes: Processes = ALONE,
 ) -> Trainer:
     """Return a trainer at the place where :func:`train` will go on; writes nothing."""
@@ -169,7 +173,9 @@ def prepare(
     chosen = override(Preset(model, preset(preset_name).train), overrides)
     target_device = resolve_device(device) if isinstance(device, str) else device
     config = dataclasses.replace(chosen.train, **{key: value for key, value in changes.items() if value is not None})
-    data = TrainingSet(data_path, device=target_device, seed=config.seed, channels=chosen.model.channels)
+    data = TrainingSet(
+        data_path, device=target_device, seed=config.seed, channels=chosen.model.channels, hold_out=hold_out
+    )
     data.check_fits(chosen.model)
     first = processes.shares(config.batch_size, accumulate)[0]
     if first.stop - first.start == 1 and chosen.model.coarsest_side == 1:
@@ -202,6 +208,7 @@ def prepare(
         data=data.description,
         accumulate=accumulate,
         compile=compile_code,
+        hold_out=hold_out,
         **({"initial_weights": initial.digest, "images_seen_before": initial.images_seen} if initial else known),
     )
     stored = stored_total_steps(output, run, resume=resume)

@@ -20,7 +20,8 @@ class TrainingLog:
     Steps that were skipped enter no average. The rate of the code is ``kl_nats``, its distortion
     ``reconstruction_nats``, the bound of one draw their sum with the other sign; where several draws are weighted, a
     step maximises ``importance_bound_nats``; what the best draw from the prior explains, where some are drawn, is
-    ``best_of_prior_nats``. A latent is active where the variance of its posterior mean over images exceeds 0.01 (Burda
+    ``best_of_prior_nats``. The bound of images held out is no average but measured for its line, as
+    ``held_out_elbo_nats``. A latent is active where the variance of its posterior mean over images exceeds 0.01 (Burda
     et al. 2016), here over a whole batch, however it is cut. A hidden channel of the decoder's cells is extinct where
     :func:`~fusionvae_model.initial_weights.extinct_channels` says so.
 
@@ -99,6 +100,7 @@ class TrainingLog:
             "loss": means["loss"],
             "elbo_nats": bound,
             **{name: means[name] for name in ("importance_bound_nats", "best_of_prior_nats") if name in means},
+            **{name: extra[name] for name in ("held_out_elbo_nats",) if name in extra},
             "reconstruction_nats": means["reconstruction_nats"],
             "kl_nats": kl,
             "kl_per_group": means["kl_per_group"],
