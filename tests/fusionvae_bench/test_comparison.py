@@ -11,12 +11,18 @@ from fusionvae_bench import evaluate, write_result
 from fusionvae_bench.cli import main
 from fusionvae_bench.comparison import CONFIDENCE, _difference, _student_quantile
 from fusionvae_bench.per_image import per_image_path, write_per_image
+from fusionvae_bench.shared_draws import with_shared_draws
 
 
 class Bright(Toy):
     def __init__(self, level: float):
         super().__init__()
         torch.nn.init.constant_(self.level, level)
+
+
+def images_of(count):
+    """Row and position of the first images."""
+    return [(row, row) for row in range(count)]
 
 
 def score(path, model, *, precision="32", **changes):
@@ -160,14 +166,45 @@ def test_images_that_share_their_draws_err_together():
     """Of twenty images that share one error, the mean is no better known than by one of them."""
     generator = np.random.default_rng(0)
     shared = np.repeat(generator.normal(0, 1, (2000, 30)), 20, axis=1)
-    tiles = np.repeat(np.arange(30), 20)
     plain, clustered = (
-        [_difference("mse_min", "0", values, groups).verdict for values in shared] for groups in (None, tiles)
+        [
+            _difference("mse_min", "0", values, images_of(600), part).verdict
+            for values, part in zip(shared, parts, strict=True)
+        ]
+        for parts in ([None] * 2000, shared)
     )
     assert plain.count("undecided") / 2000 < 0.5
     assert clustered.count("undecided") / 2000 == pytest.approx(CONFIDENCE, abs=0.017)
-    alone = generator.normal(0, 1, 600)
-    assert _difference("mse_min", "0", alone, np.arange(600)) == _difference("mse_min", "0", alone)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0, 10.0])
+def test_a_mean_of_which_a_quarter_is_shared_keeps_its_confidence(share):
+    """By how much images that share their draws err together is seen from few tiles, and doubted accordingly."""
+    generator = np.random.default_rng(1)
+    alone = generator.normal(0, 1, (2000, 4, 400))
+    alone[:, 0] += np.repeat(generator.normal(0, share, (2000, 20)), 20, axis=1)
+    verdicts = [
+        _difference("mse_min", "avg", values.mean(0), images_of(400), values[0] / 4).verdict for values in alone
+    ]
+    assert verdicts.count("undecided") / 2000 == pytest.approx(CONFIDENCE, abs=0.017)
+
+
+def test_images_that_share_nothing_are_independent():
+    values = np.random.default_rng(2).normal(0, 1, 600)
+    apart = [(20 * row, row) for row in range(600)]
+    assert _difference("mse_min", "0", values, apart, values) == _difference("mse_min", "0", values, apart)
+    few = values[:180]  # nine tiles
+    assert _difference("mse_min", "0", few, images_of(180), few) == _difference("mse_min", "0", few, images_of(180))
+    balanced = np.tile([-1.0, 1.0], 300)  # whose tiles all have the same mean
+    assert _difference("mse_min", "0", balanced, images_of(600), balanced).low < -0.07
+
+
+def test_which_part_of_a_score_is_shared():
+    by_num_inputs = {"0": np.arange(3.0), "1": np.ones(3), "avg": np.ones(3)}
+    shared = with_shared_draws("mse_min", by_num_inputs)
+    assert {k: v.tolist() for k, v in shared.items()} == {"0": [0, 1, 2], "avg": [0, 0.25, 0.5]}
+    assert with_shared_draws("nll_nats", by_num_inputs) == {}
+    assert with_shared_draws("mse_min", {"1": np.ones(3)}) == {}
 
 
 def test_a_single_image_has_no_interval(tmp_path):
@@ -195,12 +232,12 @@ def test_intervals_of_images_without_any_difference_hold_zero_as_often_as_they_s
     generator = np.random.default_rng(num_images)
     difficulty = generator.gamma(4, 25, (4000, 1, num_images))
     a, b = np.moveaxis(difficulty + generator.normal(0, 3, (4000, 2, num_images)), 1, 0)
-    verdicts = [_difference("nll_nats", "avg", paired).verdict for paired in a - b]
+    verdicts = [_difference("nll_nats", "avg", paired, images_of(num_images)).verdict for paired in a - b]
     assert verdicts.count("undecided") / 4000 == pytest.approx(CONFIDENCE, abs=0.012)  # 3.5 standard errors
     assert verdicts.count("A is better") == pytest.approx(verdicts.count("B is better"), abs=80)
 
 
 def test_intervals_find_a_difference_that_is_there():
     generator = np.random.default_rng(0)
-    verdicts = [_difference("mse_min", "1", v).verdict for v in generator.normal(0.5, 1, (200, 60))]
+    verdicts = [_difference("mse_min", "1", v, images_of(60)).verdict for v in generator.normal(0.5, 1, (200, 60))]
     assert verdicts.count("B is better") > 180

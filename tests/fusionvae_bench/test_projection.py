@@ -10,6 +10,7 @@ from fusionvae_bench import Score, evaluate, write_result
 from fusionvae_bench.cli import main
 from fusionvae_bench.per_image import per_image_path, write_per_image
 from fusionvae_bench.projection import _projected, project
+from fusionvae_bench.shared_draws import spread_of_mean
 
 ROWS = 130
 
@@ -71,8 +72,8 @@ def test_the_standard_error_is_that_of_repeating_it_all(pull):
         nats = generator.gamma(4, 5, 400)
         known = Score(nll_nats=nats.mean(), nll_standard_error=nats.std(ddof=1) / 20)
         cheap = SimpleNamespace(scores={"avg": known}, num_images=400)
-        costly = nats[:40] * (1 + pull) - 1 + generator.normal(0, 1, 40)
-        found.append(_projected("nll_nats", "avg", cheap, nats[:40], costly))
+        changes = nats[:40] * pull - 1 + generator.normal(0, 1, 40)
+        found.append(_projected("nll_nats", "avg", cheap, nats[:40], changes, changes.var(ddof=1) / 40))
     means, errors = np.array([(score.mean, score.standard_error) for score in found]).T
     assert means.mean() == pytest.approx(20 * (1 + pull) - 1, abs=0.05)
     assert errors.mean() == pytest.approx(means.std(), rel=0.05)
@@ -108,3 +109,17 @@ def test_what_does_not_belong_together_is_one_sentence(tmp_path):
     score(few, 20, 40, metrics="mse")
     score(many, 10, metrics="nll")
     assert "no metric and number of inputs in common" in fails(many, few)
+
+
+def test_changes_of_images_that_share_their_draws_are_known_less_well(tmp_path):
+    """Without inputs all images of a tile change by what one pool of draws becomes another."""
+    costly = score(tmp_path / "some.json", 9, data=MemoryData(rows=220))
+    cheap = score(tmp_path / "all.json", 3, data=MemoryData(rows=220))
+    before, after = (np.array([r.per_image["mse_min"][:, 0]]).ravel() for r in (cheap, costly))
+    tiles = np.arange(220) // 20
+    expected, _ = spread_of_mean(after - before, [(row, row) for row in range(220)], after - before)
+    projected = project(tmp_path / "all.json", tmp_path / "some.json").scores
+    (found,) = (s for s in projected if (s.metric, s.num_inputs) == ("mse_min", "0"))
+    assert found.change_standard_error == pytest.approx(expected**0.5, rel=1e-6)
+    by_tile = [(after - before)[tiles == tile].mean() for tile in range(11)]
+    assert found.change_standard_error == pytest.approx(np.std(by_tile, ddof=1) / 11**0.5, rel=1e-3)

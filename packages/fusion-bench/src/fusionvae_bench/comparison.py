@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import atan, cos, pi, sin, sqrt
+from math import atan, cos, floor, pi, sin, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusionvae_bench.errors import ResultError
-from fusionvae_bench.metrics import mean_and_standard_error
 from fusionvae_bench.per_image import read_per_image, shared_images
 from fusionvae_bench.results import AVERAGE, Result, read_result
+from fusionvae_bench.shared_draws import FEWEST_TILES, spread_of_mean, with_shared_draws
 from fusionvae_bench.tiles import TILE_ROWS
 from fusionvae_model.checkpoint import without_nan
 
 CONFIDENCE = 0.95
-
-_FEWEST_TILES = 10
-"""Groups of images that share draws, from which on their own spread tells how wide an interval must be."""
 
 METRICS = {"nll_nats": ("NLL, nats", 1.0, 2), "mse_min": ("MSE_min, 10⁻²", 100.0, 3)}
 """Field of the scores → heading, factor and digits in print."""
@@ -120,11 +117,11 @@ def compare(first: Path, second: Path) -> Comparison:
             f"{b.title}, {b.split}, {b.dataset_digest[:12]}…); score both on the same file and split"
         )
     differences = []
-    tiles = np.array([row // TILE_ROWS for row, _ in images_a.images])
     for metric in METRICS:
         of_a, of_b = images_a.by_num_inputs(metric), images_b.by_num_inputs(metric)
-        together = {"0": tiles} if metric == "mse_min" else {}  # whose images share their draws
-        differences += [_difference(metric, k, of_a[k] - of_b[k], together.get(k)) for k in of_a if k in of_b]
+        paired = {k: of_a[k] - of_b[k] for k in of_a if k in of_b}
+        shared = with_shared_draws(metric, paired)
+        differences += [_difference(metric, k, v, images_a.images, shared.get(k)) for k, v in paired.items()]
     if not differences:
         raise ResultError(
             f"{first} and {second} have no metric and number of inputs in common; score both for the same ones"
@@ -134,18 +131,16 @@ def compare(first: Path, second: Path) -> Comparison:
 
 
 def _difference(
-    metric: str, num_inputs: str, values: NDArray[np.float64], tiles: NDArray[np.int64] | None = None
+    metric: str,
+    num_inputs: str,
+    values: NDArray[np.float64],
+    images: Sequence[tuple[int, int]],
+    shared: NDArray[np.float64] | None = None,
 ) -> Difference:
-    """Estimate the mean of [n] differences; with tiles, images of one err together, as they share their draws."""
-    mean, error = mean_and_standard_error(values)
-    freedom = len(values) - 1
-    if tiles is not None:
-        _, groups = np.unique(tiles, return_inverse=True)
-        sums = np.bincount(groups, values - mean)
-        if _FEWEST_TILES <= len(sums) < len(values):
-            freedom = len(sums) - 1
-            error = float(np.sqrt(np.square(sums).sum() * len(sums) / freedom)) / len(values)
-    half = _student_quantile(freedom) * error if freedom > 0 else float("inf")
+    """Estimate the mean of [n] differences of images, of which a part may come from draws that tiles share."""
+    mean = float(values.mean())
+    variance, freedom = spread_of_mean(values, images, shared)
+    half = _student_quantile(max(1, floor(freedom))) * sqrt(variance) if freedom > 0 else float("inf")
     return Difference(metric, num_inputs, len(values), mean, mean - half, mean + half, float((values > 0).mean()))
 
 
@@ -188,9 +183,8 @@ def _notes(a: Result, b: Result, differences: Sequence[Difference]) -> list[str]
             notes.append(f"{heading.split(',')[0]}: overall, {overall.verdict}; {much}.")
     if any(d.metric == "mse_min" and d.num_inputs == "0" for d in differences):
         notes.append(
-            f"Without inputs {TILE_ROWS} images in a row share their draws; from {_FEWEST_TILES} such groups on, the "
-            "interval of MSE_min at k = 0 allows for it. That of avg, of which it is a quarter, does not, and is up to "
-            "an eighth too narrow where two models are much alike."
+            f"Without inputs {TILE_ROWS} images in a row share their draws; from {FEWEST_TILES} such groups on, the "
+            "intervals of MSE_min at k = 0 and of avg allow for it."
         )
     if a.num_samples != b.num_samples:
         notes.append(

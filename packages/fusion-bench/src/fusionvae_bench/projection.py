@@ -19,6 +19,7 @@ from fusionvae_bench.comparison import METRICS
 from fusionvae_bench.errors import ResultError
 from fusionvae_bench.per_image import read_per_image, shared_images
 from fusionvae_bench.results import Result, read_result
+from fusionvae_bench.shared_draws import spread_of_mean, with_shared_draws
 
 _STANDARD_ERRORS = {"nll_nats": "nll_standard_error", "mse_min": "mse_min_standard_error"}
 
@@ -140,7 +141,11 @@ def project(all_images: Path, some_images: Path) -> Projection:
     for metric in METRICS:
         before, after = once.by_num_inputs(metric), twice.by_num_inputs(metric)
         known = [k for k, score in cheap.scores.items() if getattr(score, metric) is not None]
-        scores += [_projected(metric, k, cheap, before[k], after[k]) for k in known if k in before and k in after]
+        changes = {k: after[k] - before[k] for k in known if k in before and k in after}
+        shared = with_shared_draws(metric, changes)
+        for k, change in changes.items():
+            of_change, _ = spread_of_mean(change, once.images, shared.get(k))
+            scores.append(_projected(metric, k, cheap, before[k], change, of_change))
     if not scores:
         raise ResultError(
             f"{all_images} and {some_images} have no metric and number of inputs in common; score both for the same "
@@ -150,13 +155,25 @@ def project(all_images: Path, some_images: Path) -> Projection:
 
 
 def _projected(
-    metric: str, num_inputs: str, cheap: Result, before: NDArray[np.float64], after: NDArray[np.float64]
+    metric: str,
+    num_inputs: str,
+    cheap: Result,
+    before: NDArray[np.float64],
+    changes: NDArray[np.float64],
+    of_change: float,
 ) -> ProjectedScore:
-    """Estimate the mean of the costly scores over all images from [n] cheap and costly ones of some."""
+    """Estimate the mean of the costly scores over all images from [n] cheap ones and how they change.
+
+    Args:
+        metric: key of `comparison.METRICS`.
+        num_inputs: number of inputs, or "avg".
+        cheap: scores of all images.
+        before: the cheap ones of some.
+        changes: costly − cheap of these.
+        of_change: variance of their mean.
+    """
     score, error = cheap.scores[num_inputs], _STANDARD_ERRORS[metric]
     mean, of_cheap = float(getattr(score, metric)), float(getattr(score, error)) ** 2
-    changes = after - before
-    of_change = float(changes.var(ddof=1)) / len(changes)
     # the n images are in both means, which therefore vary together
     together = float(np.cov(before, changes)[0, 1]) / cheap.num_images
     return ProjectedScore(
