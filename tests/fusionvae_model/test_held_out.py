@@ -95,16 +95,25 @@ def test_processes_share_the_work(some_held_out, quick_trainer):
 
 @pytest.mark.parametrize("total", [1, 2, 49, 50, 51, 99, 1000, 12345])
 def test_measured_evenly_and_after_the_last_step(total):
-    at = [step for step in range(1, total + 1) if is_measured(step, total)]
-    assert len(at) == measurements(total) == min(50, total)
+    count = measurements(total, 100, 1)
+    at = [step for step in range(1, total + 1) if is_measured(step, total, count)]
+    assert len(at) == count == min(50, total)
     assert at[-1] == total
     gaps = {after - before for before, after in zip([0, *at], at, strict=False)}
     assert max(gaps) - min(gaps) <= 1
 
 
+def test_a_short_run_is_not_spent_on_them():
+    """A pass takes a third of a step: a tenth of the time is three tenths of the images."""
+    assert measurements(1000, 25, 1000) == 7
+    assert measurements(10, 25, 1000) == 1
+    assert measurements(10**6, 25, 1000) == 50
+
+
 @pytest.fixture
 def measured_twice(monkeypatch):
     monkeypatch.setattr(held_out, "MOST_MEASUREMENTS", 2)
+    monkeypatch.setattr(held_out, "MOST_OF_THE_TIME", 10)
 
 
 def test_log_and_summary_say_how_they_stand(quick_train, measured_twice, tmp_path, capsys):
@@ -138,8 +147,7 @@ def test_going_on_measures_the_same(quick_train, measured_twice, monkeypatch, tm
     monkeypatch.setattr(trainer.Trainer, "train_step", fail_at_the_fifth)
     with pytest.raises(KeyboardInterrupt):
         quick_train(tmp_path / "cut", hold_out=HELD_OUT, checkpoint_seconds=0)
-    monkeypatch.undo()
-    monkeypatch.setattr(held_out, "MOST_MEASUREMENTS", 2)
+    monkeypatch.setattr(trainer.Trainer, "train_step", take)
     with pytest.raises(FusionVAEError, match=f"hold_out: {HELD_OUT} there, 0 asked for"):
         quick_train(tmp_path / "cut", resume=True, epochs=2)
     quick_train(tmp_path / "cut", hold_out=HELD_OUT, checkpoint_seconds=0, resume=True)
@@ -151,9 +159,13 @@ def test_going_on_measures_the_same(quick_train, measured_twice, monkeypatch, tm
 
 
 def test_minutes_leave_time_for_them(quick_trainer):
-    """Fifty measurements and a last one, each of every number of inputs."""
+    """Every measurement and a last one, each of every number of inputs."""
     without, with_them = quick_trainer(), quick_trainer(hold_out=HELD_OUT)
-    assert with_them.passes_beside(200) - without.passes_beside(200) == 51 * HELD_OUT * 4 / 12
+    for steps, count in ((1, 1), (200, 15), (10**4, 50)):
+        beside = with_them.passes_beside(steps) - without.passes_beside(steps)
+        assert beside == pytest.approx((count + 1) * HELD_OUT * 4 / 12)
+    every_k = quick_trainer(hold_out=HELD_OUT, overrides=("every_k=true", "beta_fraction=0"))
+    assert every_k.passes_beside(160) - without.passes_beside(160) == pytest.approx(49 * HELD_OUT * 4 / 12)
 
 
 def test_command(data_file, quick_preset, tmp_path):

@@ -102,7 +102,7 @@ def main() -> None:
     "--hold-out",
     type=click.IntRange(min=1),
     metavar="IMAGES",
-    help="Keep so many training images out of the training; their bound is in the log, fifty times a run.",
+    help="Keep so many training images out of the training; their bound is in the log, up to fifty times a run.",
 )
 @click.option("--accumulate", type=click.IntRange(min=1), default=1, show_default=True, help="Passes per step.")
 @click.option("--ema", type=click.FloatRange(0, 1, max_open=True), help="Decay of a moving average of the weights.")

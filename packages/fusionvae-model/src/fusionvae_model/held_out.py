@@ -7,16 +7,26 @@ from fusionvae_model.model import FusionModel
 from fusionvae_model.processes import ALONE, Processes
 
 MOST_MEASUREMENTS = 50
+MOST_OF_THE_TIME = 0.1
+"""What all measurements may take of the time of the steps, but for the last one."""
+STEP_PER_PASS = 3
+"""Time of a step per time of a pass without gradient."""
 
 
-def measurements(total_steps: int) -> int:
-    """Return how often the bound is measured in a run of so many steps."""
-    return min(MOST_MEASUREMENTS, total_steps)
+def measurements(total_steps: int, images_per_step: int, images_held_out: int) -> int:
+    """Return how often the bound is measured in a run: as often as its time allows, at least once.
+
+    Args:
+        total_steps: Of the run.
+        images_per_step: Counted once for each number of inputs that a step sees them with.
+        images_held_out: Likewise.
+    """
+    affordable = int(MOST_OF_THE_TIME * STEP_PER_PASS * images_per_step * total_steps / images_held_out)
+    return max(1, min(MOST_MEASUREMENTS, total_steps, affordable))
 
 
-def is_measured(step: int, total_steps: int) -> bool:
+def is_measured(step: int, total_steps: int, count: int) -> bool:
     """Tell whether it is measured after this step, counted from 1: evenly over the run, at last after the last."""
-    count = measurements(total_steps)
     return step * count // total_steps > (step - 1) * count // total_steps
 
 

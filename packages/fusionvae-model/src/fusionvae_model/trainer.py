@@ -161,7 +161,14 @@ class Trainer:
                 raise self._interrupted()
 
     def _measures(self) -> bool:
-        return bool(self.run.hold_out) and is_measured(self.step, self.run.total_steps)
+        total = self.run.total_steps
+        return bool(self.run.hold_out) and is_measured(self.step, total, self._measurements(total))
+
+    def _measurements(self, total_steps: int) -> int:
+        config = self.run.train
+        kinds = config.max_inputs + 1
+        per_step = config.batch_size * (kinds if config.every_k else 1)
+        return measurements(total_steps, per_step, self.run.hold_out * kinds) if self.run.hold_out else 0
 
     def held_out_bound(self) -> float:
         """Return the bound of the images held out, in nats, in float32 and by the weights as they stand."""
@@ -368,7 +375,7 @@ class Trainer:
         kinds = self.run.train.max_inputs + 1
         statistics, held = _finishing_batches(total_steps, kinds)
         once = self.run.hold_out * kinds / self.run.train.batch_size
-        return statistics + 4 * held + once * (measurements(total_steps) + 1)
+        return statistics + 4 * held + once * (self._measurements(total_steps) + 1)
 
     def steps_within(self, seconds: float, *, step_seconds: float, pass_seconds: float) -> int:
         """Return how many steps, together with all that a run computes beside them, come nearest to some seconds.
