@@ -20,11 +20,6 @@ class Bright(Toy):
         torch.nn.init.constant_(self.level, level)
 
 
-def images_of(count):
-    """Row and position of the first images."""
-    return [(row, row) for row in range(count)]
-
-
 def score(path, model, *, precision="32", **changes):
     data = MemoryData(**changes)
     result = evaluate(model, data, 40, precision=precision, name=path.stem)
@@ -168,7 +163,7 @@ def test_images_that_share_their_draws_err_together():
     shared = np.repeat(generator.normal(0, 1, (2000, 30)), 20, axis=1)
     plain, clustered = (
         [
-            _difference("mse_min", "0", values, images_of(600), part).verdict
+            _difference("mse_min", "0", values, range(600), part).verdict
             for values, part in zip(shared, parts, strict=True)
         ]
         for parts in ([None] * 2000, shared)
@@ -183,20 +178,18 @@ def test_a_mean_of_which_a_quarter_is_shared_keeps_its_confidence(share):
     generator = np.random.default_rng(1)
     alone = generator.normal(0, 1, (2000, 4, 400))
     alone[:, 0] += np.repeat(generator.normal(0, share, (2000, 20)), 20, axis=1)
-    verdicts = [
-        _difference("mse_min", "avg", values.mean(0), images_of(400), values[0] / 4).verdict for values in alone
-    ]
+    verdicts = [_difference("mse_min", "avg", values.mean(0), range(400), values[0] / 4).verdict for values in alone]
     assert verdicts.count("undecided") / 2000 == pytest.approx(CONFIDENCE, abs=0.017)
 
 
 def test_images_that_share_nothing_are_independent():
     values = np.random.default_rng(2).normal(0, 1, 600)
-    apart = [(20 * row, row) for row in range(600)]
+    apart = range(0, 12000, 20)
     assert _difference("mse_min", "0", values, apart, values) == _difference("mse_min", "0", values, apart)
     few = values[:180]  # nine tiles
-    assert _difference("mse_min", "0", few, images_of(180), few) == _difference("mse_min", "0", few, images_of(180))
+    assert _difference("mse_min", "0", few, range(180), few) == _difference("mse_min", "0", few, range(180))
     balanced = np.tile([-1.0, 1.0], 300)  # whose tiles all have the same mean
-    assert _difference("mse_min", "0", balanced, images_of(600), balanced).low < -0.07
+    assert _difference("mse_min", "0", balanced, range(600), balanced).low < -0.07
 
 
 def test_which_part_of_a_score_is_shared():
@@ -232,12 +225,12 @@ def test_intervals_of_images_without_any_difference_hold_zero_as_often_as_they_s
     generator = np.random.default_rng(num_images)
     difficulty = generator.gamma(4, 25, (4000, 1, num_images))
     a, b = np.moveaxis(difficulty + generator.normal(0, 3, (4000, 2, num_images)), 1, 0)
-    verdicts = [_difference("nll_nats", "avg", paired, images_of(num_images)).verdict for paired in a - b]
+    verdicts = [_difference("nll_nats", "avg", paired, range(num_images)).verdict for paired in a - b]
     assert verdicts.count("undecided") / 4000 == pytest.approx(CONFIDENCE, abs=0.012)  # 3.5 standard errors
     assert verdicts.count("A is better") == pytest.approx(verdicts.count("B is better"), abs=80)
 
 
 def test_intervals_find_a_difference_that_is_there():
     generator = np.random.default_rng(0)
-    verdicts = [_difference("mse_min", "1", v, images_of(60)).verdict for v in generator.normal(0.5, 1, (200, 60))]
+    verdicts = [_difference("mse_min", "1", v, range(60)).verdict for v in generator.normal(0.5, 1, (200, 60))]
     assert verdicts.count("B is better") > 180

@@ -117,7 +117,7 @@ def test_changes_of_images_that_share_their_draws_are_known_less_well(tmp_path):
     cheap = score(tmp_path / "all.json", 3, data=MemoryData(rows=220))
     before, after = (np.array([r.per_image["mse_min"][:, 0]]).ravel() for r in (cheap, costly))
     tiles = np.arange(220) // 20
-    expected, _ = spread_of_mean(after - before, [(row, row) for row in range(220)], after - before)
+    expected, _ = spread_of_mean(after - before, range(220), after - before)
     projected = project(tmp_path / "all.json", tmp_path / "some.json").scores
     (found,) = (s for s in projected if (s.metric, s.num_inputs) == ("mse_min", "0"))
     assert found.change_standard_error == pytest.approx(expected**0.5, rel=1e-6)

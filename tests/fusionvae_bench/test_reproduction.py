@@ -49,6 +49,8 @@ def scored(benchmark="fusion-celeba", **config):
         ),
         ({"kind": "fusionvae", "posterior": "xy"}, {4: "q(x,y)"}),
         ({"kind": "fusionvae", "aggregation": "bayes-all"}, {5: "BayAggAll"}),
+        ({"kind": "fusionvae", "aggregation": "pool-add"}, {2: "Toy"}),
+        ({"kind": "fusionvae", "aggregation": "mean-add", "posterior": "xy"}, {2: "Toy"}),
         ({"kind": "cvae-skip", "posterior": "xy", "aggregation": "max"}, {2: "CVAE+S"}),
         ({"kind": "visible-merge"}, {2: "visible merge"}),
         ({"kind": "transformer"}, {2: "Toy"}),
@@ -92,8 +94,23 @@ def test_quick_minutes_bound_training_and_the_images_scored(tmp_path):
     assert "--minutes 7 " in training.command + " "
     for minutes, trained in ((1e-4, "7e-05"), (0.0005, "0.00035"), (25, "17.5"), (1 / 3, "0.233333")):
         assert f"--minutes {trained} " in f"{plan(tmp_path, minutes_per_row=minutes).steps()[1].command} "
-    assert "--preset fusion-mnist " in training.command
+    assert "--preset fusion-mnist-plus " in training.command
     assert quick.num_images == 120
+
+
+@pytest.mark.parametrize(
+    ("profile", "presets"),
+    [
+        ("smoke", ["fusion-mnist-small", "fusion-celeba-small", "fusion-tless-small"]),
+        ("quick", ["fusion-mnist-plus", "fusion-celeba-small", "fusion-tless-small"]),
+        ("full", ["fusion-mnist", "fusion-celeba", "fusion-tless"]),
+    ],
+)
+def test_presets_of_a_profile(profile, presets, tmp_path):
+    roots = {} if profile == "smoke" else {"data_root": tmp_path}
+    plans = [plan(tmp_path, number=number, profile=profile, **roots) for number in (1, 2, 3)]
+    assert [one.preset_name for one in plans] == presets
+    assert all(one.preset for one in plans)
 
 
 def test_seeds_have_folders_of_their_own(tmp_path):

@@ -37,6 +37,27 @@ def test_hidden_pixels_have_an_error_over_the_images_that_have_some():
     scores["mse_hidden"] = np.random.default_rng(0).random((40, 2))
     scores["mse_hidden"][3, 1] = np.nan
     known = np.delete(scores["mse_hidden"], 3, 0).mean(1)
-    score = summarise(scores, 16, 1000)
+    score = summarise(scores, (1, 2), 16, 1000)
     assert score.mse_hidden_standard_error == pytest.approx(known.std(ddof=1) / np.sqrt(39))
     assert (score.mse_visible, score.mse_visible_standard_error) == (None, None)
+
+
+def test_without_inputs_images_that_share_their_draws_have_no_error_of_their_own():
+    """A lucky pool of draws is lucky for all twenty images of its tile; with inputs, every image has its own."""
+    generator = np.random.default_rng(4)
+    means, told, plain = [], [], []
+    for _ in range(400):
+        scores = np.zeros((400, 4), SCORE)
+        scores["mse_min"] = generator.normal(0, 1, (400, 4))
+        scores["mse_min"][:, 0] += np.repeat(generator.normal(0, 1, 20), 20)
+        without, averaged = (
+            summarise(scores[:, columns], counts, 16, 100, rows=range(400))
+            for columns, counts in (([0], (0,)), ([0, 1, 2, 3], (0, 1, 2, 3)))
+        )
+        means.append((without.mse_min, averaged.mse_min))
+        told.append((without.mse_min_standard_error, averaged.mse_min_standard_error))
+        plain.append(summarise(scores[:, [0]], (0,), 16, 100).mse_min_standard_error)
+    assert np.mean(told, 0) == pytest.approx(np.std(means, 0), rel=0.1)
+    assert np.mean(plain) < 0.5 * np.std(means, 0)[0]
+    with_inputs = summarise(scores[:, [1]], (1,), 16, 100, rows=range(400))
+    assert with_inputs.mse_min_standard_error == summarise(scores[:, [1]], (1,), 16, 100).mse_min_standard_error

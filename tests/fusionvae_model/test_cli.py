@@ -18,9 +18,11 @@ from PIL import Image
 from fusionvae_model import (
     PRESETS,
     FusionVAE,
+    FusionVAEError,
     ModelConfig,
     TrainConfig,
     __version__,
+    build_model,
     load_model,
     progress,
     read_inputs,
@@ -216,7 +218,7 @@ def test_fuse_same_seed_same_bytes(model_folder, pictures, tmp_path):
     for sheet, seed in zip(sheets, (4, 4, 5), strict=True):
         done = call(*words, "-o", sheet, "--seed", seed)
         assert done.exit_code == 0, done.output
-        assert done.stdout.startswith(f"{sheet}: 2 inputs, 3 hypotheses, mean uncertainty 0.")
+        assert done.stdout.startswith(f"{sheet}: 2 inputs, 3 hypotheses, mean standard deviation 0.")
         assert done.stderr == ""
     first, second, third = (sheet.read_bytes() for sheet in sheets)
     assert first == second != third
@@ -269,6 +271,24 @@ def test_the_sheet_may_lie_beside_the_parts(model_folder, pictures, tmp_path):
 def test_fuse_fits(fit, model_folder, pictures, tmp_path):
     done = call("fuse", *pictures, "--weights", model_folder, "-o", tmp_path / "s.png", "--fit", fit, "--samples", 2)
     assert done.exit_code == 0, done.output
+
+
+def test_what_draws_nothing_tells_no_uncertainty(pictures, tmp_path):
+    build_model("fcn", preset="fusion-mnist-small").save_pretrained(tmp_path / "fcn")
+    words = ["fuse", *pictures, "--weights", tmp_path / "fcn", "-o", tmp_path / "s.png"]
+    done = call(*words, "--parts", tmp_path / "parts")
+    assert done.exit_code == 0, done.output
+    assert "2 inputs, one image: fcn draws no others, and does not say how sure it is" in done.stdout
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == ["hypothesis-01.png", "mean.png"]
+    assert "draws nothing that a temperature could change" in failure(*words, "--temperature", 0.3)
+
+
+@pytest.mark.parametrize("kind", ["fcn", "cvae", "fusionvae"])
+@pytest.mark.parametrize("temperature", [-1, float("nan"), float("inf")])
+def test_no_model_takes_an_impossible_temperature(kind, temperature):
+    model = build_model(kind, preset="fusion-mnist-small")
+    with pytest.raises(FusionVAEError, match="expected a finite number, 0 or more"):
+        model.sample(batch_size=1, temperature=temperature)
 
 
 def test_fuse_nothing_imagines(model_folder, tmp_path):

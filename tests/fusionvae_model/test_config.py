@@ -99,6 +99,8 @@ def test_a_switch_is_true_or_false():
 def test_training_ranges():
     with pytest.raises(FusionVAEError, match="batch_size is 0"):
         TrainConfig(epochs=1, batch_size=0, warmup_fraction=0.1, regularization=0.01)
+    with pytest.raises(FusionVAEError, match="warmup_fraction is 1, after which no step is left"):
+        TrainConfig(epochs=1, batch_size=1, warmup_fraction=1.0, regularization=0.01)
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,16 @@ def test_spectral_regulariser_is_the_sum_of_largest_singular_values(tiny_model):
         torch.testing.assert_close(ours, reference, rtol=1e-2, atol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(1, 4, 9), (1, 9, 4)])
+def test_a_weight_that_was_zero_for_a_while_counts_again_when_it_has_grown(shape):
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    regularizer = SpectralRegularizer([weight], generator=torch.Generator().manual_seed(0))
+    assert regularizer([torch.zeros(shape)]) == 0
+    for _ in range(30):
+        value = regularizer([weight])
+    assert float(value) == pytest.approx(float(torch.linalg.matrix_norm(weight[0], ord=2)), rel=1e-3)
+
+
 def test_spectral_regulariser_covers_every_convolution_of_the_preset():
     model = FusionVAE.from_preset("fusion-mnist")
     regularizer = SpectralRegularizer(WeightsAsUsed(model).compute(), generator=torch.Generator().manual_seed(0))

@@ -171,3 +171,20 @@ def test_a_posterior_of_the_inputs_takes_a_pass_for_each_number(images):
         FusionVAEError, match=r"num_inputs is \(0, 3\); a posterior of inputs and target takes one pass"
     ):
         variant("cvae")(target, inputs, num_inputs=(0, 3))
+
+
+def test_draws_that_would_never_be_weighed_are_refused(quick_trainer):
+    words = ("importance_samples=3", "beta_fraction=0.95")
+    with pytest.raises(FusionVAEError, match=r"in 8 steps it rises to 0\.9211; expected a smaller beta_fraction"):
+        quick_trainer(overrides=words)
+    assert quick_trainer(overrides=words, epochs=20).state.beta(79) == 1
+
+
+def test_weights_cast_without_a_gradient_are_cast_anew_for_it(quick_trainer):
+    """The search for the best draw casts weights in a pass without gradient; its cache must not outlive it."""
+    trainer = quick_trainer(precision="bf16", overrides=("every_k=true", "prior_draws=2", "beta_fraction=0"))
+    plain = quick_trainer(precision="bf16", overrides=("every_k=true", "beta_fraction=0"))
+    with trainer.state._autocast():
+        assert not torch.is_autocast_cache_enabled()
+    with plain.state._autocast():
+        assert torch.is_autocast_cache_enabled()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fusionvae_model import FusionVAE, FusionVAEError
-from fusionvae_model.config import preset
+from fusionvae_model.config import Preset, preset, preset_model
 from fusionvae_model.overrides import override
 
 PRESET = preset("fusion-mnist")
@@ -56,6 +56,15 @@ def test_what_makes_no_sense_is_one_sentence(assignment, said):
     with pytest.raises(FusionVAEError, match=said) as caught:
         override(PRESET, [assignment])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["latent_channels", "prior_kernel", "beta_fraction", "beta_floor"])
+def test_what_has_no_latents_has_none_of_their_settings(name):
+    fcn = Preset(preset_model("fusion-mnist", kind="fcn"), PRESET.train)
+    with pytest.raises(FusionVAEError, match=f"{name} is a setting of latents, of which fcn has none"):
+        override(fcn, [f"{name}=1"])
+    cvae = Preset(preset_model("fusion-mnist", kind="cvae"), PRESET.train)
+    assert override(cvae, [f"{name}=1"]) != cvae
 
 
 def test_twice_is_refused():

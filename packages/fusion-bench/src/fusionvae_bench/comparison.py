@@ -121,7 +121,7 @@ def compare(first: Path, second: Path) -> Comparison:
         of_a, of_b = images_a.by_num_inputs(metric), images_b.by_num_inputs(metric)
         paired = {k: of_a[k] - of_b[k] for k in of_a if k in of_b}
         shared = with_shared_draws(metric, paired)
-        differences += [_difference(metric, k, v, images_a.images, shared.get(k)) for k, v in paired.items()]
+        differences += [_difference(metric, k, v, images_a.rows, shared.get(k)) for k, v in paired.items()]
     if not differences:
         raise ResultError(
             f"{first} and {second} have no metric and number of inputs in common; score both for the same ones"
@@ -134,12 +134,12 @@ def _difference(
     metric: str,
     num_inputs: str,
     values: NDArray[np.float64],
-    images: Sequence[tuple[int, int]],
+    rows: Sequence[int],
     shared: NDArray[np.float64] | None = None,
 ) -> Difference:
     """Estimate the mean of [n] differences of images, of which a part may come from draws that tiles share."""
     mean = float(values.mean())
-    variance, freedom = spread_of_mean(values, images, shared)
+    variance, freedom = spread_of_mean(values, rows, shared)
     half = _student_quantile(max(1, floor(freedom))) * sqrt(variance) if freedom > 0 else float("inf")
     return Difference(metric, num_inputs, len(values), mean, mean - half, mean + half, float((values > 0).mean()))
 

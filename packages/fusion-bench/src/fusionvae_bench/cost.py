@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from fusion_datasets.spec import BENCHMARKS
-from fusionvae_bench.evaluate import PAPER_NUM_INPUTS
 from fusionvae_bench.reproduction import Reproduction, Step
+from fusionvae_bench.results import PAPER_NUM_INPUTS
 from fusionvae_bench.rows import Row
 from fusionvae_model.config import ModelConfig, TrainConfig, preset_model
 from fusionvae_model.data import Batch
@@ -147,7 +147,7 @@ def estimate(plan: Reproduction, costs: Mapping[str, ModelCost]) -> Estimate:
     limit = plan.settings.rows
     num_train, num_evaluated = (min(count, limit or count) for count in SPLIT_ROWS[plan.benchmark])
     images = min(plan.num_images or num_evaluated, num_evaluated)
-    epochs, batch = plan.preset.train.epochs, plan.settings.batch_size or plan.preset.train.batch_size
+    epochs, batch = plan.preset.train.epochs, plan.preset.train.batch_size
 
     def row_minutes(row: Row) -> float:
         cost = costs[row.title]

@@ -28,7 +28,7 @@ from fusionvae_bench.protocol import (
     is_deterministic,
 )
 from fusionvae_bench.provenance import git_commit, versions
-from fusionvae_bench.results import AVERAGE, FORMAT_VERSION, Result
+from fusionvae_bench.results import AVERAGE, FORMAT_VERSION, PAPER_NUM_INPUTS, Result, Score
 from fusionvae_bench.scoring import score_tile
 from fusionvae_bench.summary import calibration_bins, floor_warnings, input_gains, summarise
 from fusionvae_bench.tiles import ALONE, CALIBRATION_BINS, SCORE, TILE_ROWS, Share, Tile, TileStore, leaves_gaps, tiles
@@ -38,7 +38,6 @@ from fusionvae_model.progress import Progress
 if TYPE_CHECKING:
     from fusion_datasets import FusionDataset
 
-PAPER_NUM_INPUTS = (0, 1, 2, 3)
 MAX_NUM_INPUTS = 8
 """Inputs beyond the stored ones continue a row's random stream; so many are promised by the data sets."""
 
@@ -235,8 +234,10 @@ def _gather(
     calibration = np.empty((num_images, len(counts), CALIBRATION_BINS, 3))
     seconds = 0.0
     gathered = 0
+    rows: list[int] = []
     for tile in request.tiles(data):
         images = slice(gathered, gathered + tile.kept)
+        rows += range(tile.start, tile.start + tile.kept)
         finished = store.read(tile)
         scores[images] = finished.scores[: tile.kept]
         calibration[images] = finished.calibration[: tile.kept]
@@ -244,10 +245,13 @@ def _gather(
         seconds += finished.seconds
         gathered = images.stop
 
-    by_count = {str(k): summarise(scores[:, [i]], num_dims, request.num_samples) for i, k in enumerate(counts)}
+    def summary(*shown: int) -> Score:
+        columns = [counts.index(k) for k in shown]
+        return summarise(scores[:, columns], shown, num_dims, request.num_samples, rows=rows)
+
+    by_count = {str(k): summary(k) for k in counts}
     if set(PAPER_NUM_INPUTS) <= set(counts):
-        of_the_paper = scores[:, [counts.index(k) for k in PAPER_NUM_INPUTS]]
-        by_count[AVERAGE] = summarise(of_the_paper, num_dims, request.num_samples)
+        by_count[AVERAGE] = summary(*PAPER_NUM_INPUTS)
     floor = float(floors.mean()) if _is_bernoulli(model) else None
     bins = {str(k): calibration_bins(calibration[:, i]) for i, k in enumerate(counts)}
     return Result(

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from fusionvae_bench.atomic import write_atomically
 from fusionvae_bench.errors import ResultError
-from fusionvae_bench.evaluate import PAPER_NUM_INPUTS
-from fusionvae_bench.results import AVERAGE, Result
+from fusionvae_bench.results import AVERAGE, PAPER_NUM_INPUTS, Result
 from fusionvae_bench.tiles import SCORE, Scores, tiles
 
 if TYPE_CHECKING:
@@ -39,6 +38,11 @@ class PerImage:
     images: tuple[tuple[int, int], ...]
     num_inputs: tuple[int, ...]
     scores: Scores
+
+    @property
+    def rows(self) -> list[int]:
+        """Row in the data set of each image."""
+        return [row for row, _ in self.images]
 
     def by_num_inputs(self, metric: str) -> dict[str, NDArray[np.float64]]:
         """Return what is known of a metric, [n] each: by number of inputs, and "avg" where 0–3 are."""

@@ -144,7 +144,7 @@ def project(all_images: Path, some_images: Path) -> Projection:
         changes = {k: after[k] - before[k] for k in known if k in before and k in after}
         shared = with_shared_draws(metric, changes)
         for k, change in changes.items():
-            of_change, _ = spread_of_mean(change, once.images, shared.get(k))
+            of_change, _ = spread_of_mean(change, once.rows, shared.get(k))
             scores.append(_projected(metric, k, cheap, before[k], change, of_change))
     if not scores:
         raise ResultError(

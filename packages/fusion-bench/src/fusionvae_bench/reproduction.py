@@ -43,29 +43,30 @@ class Profile:
 
     Attributes:
         stand_in: rendered look-alikes instead of the originals.
-        small: benchmarks whose laptop-sized preset is taken.
+        suffixes: benchmark → what the name of its preset ends in; nothing for those that are not named.
         minutes: for a row, training and scoring on 2 cores; None for the paper's epochs.
-        batch_size: of the training; None for the preset's.
         images_per_minute: so many images are scored per minute of a row; None for all.
         num_samples: S; None for the paper's.
         rows: of the data set, at most, in each split; None for all.
     """
 
     stand_in: bool
-    small: frozenset[str]
+    suffixes: MappingProxyType[str, str]
     minutes: float | None
-    batch_size: int | None
     images_per_minute: float | None
     num_samples: int | None
     rows: int | None
 
 
+_SMALL = MappingProxyType(dict.fromkeys(_SOURCES, "-small"))
+"""A laptop's presets."""
+
 PROFILES: MappingProxyType[str, Profile] = MappingProxyType(
     {
-        "smoke": Profile(True, frozenset(_SOURCES), 0.25, None, 80, 10, 400),
-        # 25 rather than 800: a short training needs steps more than it needs large ones
-        "quick": Profile(False, frozenset({"fusion-celeba", "fusion-tless"}), 25, 25, 12, 100, None),
-        "full": Profile(False, frozenset(), None, None, None, None, None),
+        "smoke": Profile(True, _SMALL, 0.25, 80, 10, 400),
+        # a short training needs many steps that go far
+        "quick": Profile(False, MappingProxyType(_SMALL | {"fusion-mnist": "-plus"}), 25, 12, 100, None),
+        "full": Profile(False, MappingProxyType({}), None, None, None, None),
     }
 )
 
@@ -163,7 +164,7 @@ class Reproduction:
     @property
     def preset_name(self) -> str:
         """The preset of every row."""
-        return self.benchmark + ("-small" if self.benchmark in self.settings.small else "")
+        return self.benchmark + self.settings.suffixes.get(self.benchmark, "")
 
     @property
     def preset(self) -> Preset:
@@ -247,8 +248,6 @@ class Reproduction:
         minutes = self._share_of_minutes(_TRAINED_SHARE)
         if minutes is not None:
             words += ["--minutes", f"{minutes:g}"]
-        if self.settings.batch_size and self.preset_name == self.benchmark:
-            words += ["--batch-size", str(self.settings.batch_size)]
         return Step(f"train {row.title}", "fusionvae", tuple(words), minutes)
 
     def _score(self, row: Row, seed: int) -> Step:

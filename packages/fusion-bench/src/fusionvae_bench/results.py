@@ -25,6 +25,7 @@ from fusionvae_model.checkpoint import without_nan
 
 FORMAT = "fusionvae-bench result"
 FORMAT_VERSION = 1
+PAPER_NUM_INPUTS = (0, 1, 2, 3)
 AVERAGE = "avg"
 RESULT = Kind("result", (".json",), (f'{{\n "format": "{FORMAT}"',))
 """Result files among others."""
@@ -46,7 +47,7 @@ class Score:
         pareto_k: median over the images of the tail shape of the weights.
         pareto_k_unreliable_share: share of images above ``pareto_k_reliable``.
         mse_min: least mean squared error over the draws.
-        mse_min_standard_error: over images.
+        mse_min_standard_error: over images; without inputs, 20 of which share their draws, over groups of these.
         mse_one: expected error of one draw.
         mse_one_standard_error: over images.
         mse_mean: error of the mean of the draws.

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
-from statistics import mean, stdev
+from statistics import mean, pstdev
 
 from fusionvae_bench.results import AVERAGE, Result, Score
 
@@ -27,7 +27,10 @@ class SeedGroup:
         return min(self.results, key=_average)
 
     def spread(self, column: str, value: Callable[[Score], float | None]) -> tuple[float | None, float | None]:
-        """Return mean and standard deviation over the seeds.
+        """Return mean and standard deviation over the seeds, the root of the mean squared deviation.
+
+        So does the paper: of three values, none is further than √2 such deviations from their mean, and nearly all of
+        its best runs keep that bound, but not the 2/√3 that dividing by n − 1 would set (DEVIATIONS.md).
 
         Args:
             column: number of inputs, or "avg".
@@ -41,7 +44,7 @@ class SeedGroup:
         known = [v for v in values if v is not None]
         if len(known) < len(values):
             return None, None
-        return mean(known), stdev(known) if len(known) > 1 else None
+        return mean(known), pstdev(known) if len(known) > 1 else None
 
 
 def seed_groups(results: Sequence[Result]) -> list[SeedGroup]:

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionvae_bench.evaluate import PAPER_NUM_INPUTS
-from fusionvae_bench.results import AVERAGE
+from fusionvae_bench.results import AVERAGE, PAPER_NUM_INPUTS
 from fusionvae_bench.tiles import TILE_ROWS
 
 FEWEST_TILES = 10
@@ -33,7 +32,7 @@ def with_shared_draws(metric: str, by_num_inputs: Mapping[str, NDArray[np.float6
 
 
 def spread_of_mean(
-    values: NDArray[np.float64], images: Sequence[tuple[int, int]], shared: NDArray[np.float64] | None = None
+    values: NDArray[np.float64], rows: Sequence[int], shared: NDArray[np.float64] | None = None
 ) -> tuple[float, float]:
     """Return the variance of the mean of [n] values, and the degrees of freedom of its estimate (Welch, Satterthwaite).
 
@@ -41,12 +40,12 @@ def spread_of_mean(
 
     Args:
         values: one per image.
-        images: row in the data set, and position in the source, of each.
+        rows: of the images in the data set.
         shared: the part of each value that comes from draws which a tile shares; None where there is none.
     """
     count = len(values)
     alone = _variance_of_mean(values)
-    tiles, tile = np.unique([row // TILE_ROWS for row, _ in images], return_inverse=True)
+    tiles, tile = np.unique(np.asarray(rows) // TILE_ROWS, return_inverse=True)
     if shared is None or not FEWEST_TILES <= len(tiles) < count:
         return alone, count - 1
     sums = np.bincount(tile, shared - shared.mean())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -10,17 +11,32 @@ from numpy.typing import NDArray
 from fusionvae_bench.importance import reliable_pareto_k
 from fusionvae_bench.metrics import bits_per_dim, mean_and_standard_error, paired_gain
 from fusionvae_bench.results import CalibrationBin, InputGain, Score
+from fusionvae_bench.shared_draws import spread_of_mean
 from fusionvae_bench.tiles import Scores
 
 
-def summarise(scores: Scores, num_dims: int, num_samples: int) -> Score:
-    """Average over images; [n, m] scores of m numbers of inputs are first averaged image by image."""
+def summarise(
+    scores: Scores, counts: Sequence[int], num_dims: int, num_samples: int, *, rows: Sequence[int] = ()
+) -> Score:
+    """Average over images; scores of several numbers of inputs are first averaged image by image.
+
+    Args:
+        scores: [n, m].
+        counts: the m numbers of inputs.
+        num_dims: d, which bits per dimension refer to.
+        num_samples: S.
+        rows: of the n images in the data set, from which is known who shared draws without inputs.
+    """
     nats, nats_error = mean_and_standard_error(scores["nll_nats"].mean(1))
     # The latents are shared by all numbers of inputs: their errors count as fully correlated.
     sampling = np.sqrt(np.square(scores["nll_sampling_error"]).mean(1).mean() / scores.shape[0])
     errors = {}
     for name in ("mse_min", "mse_one", "mse_mean"):
         errors[name], errors[f"{name}_standard_error"] = mean_and_standard_error(scores[name].mean(1))
+    if 0 in counts and len(rows) > 1:
+        alone = scores["mse_min"][:, list(counts).index(0)] / len(counts)
+        variance, _ = spread_of_mean(scores["mse_min"].mean(1), rows, alone)
+        errors["mse_min_standard_error"] = np.sqrt(variance)
     shapes = scores["pareto_k"]
     unreliable = np.where(np.isnan(shapes), np.nan, shapes > reliable_pareto_k(num_samples))
     values = {

@@ -74,7 +74,7 @@ class InputSet:
 
     Attributes:
         features: ``[b, C, h, w]`` fused by max or mean, or ``[b, k, C, h, w]`` where Gaussians are fused later.
-        num_inputs: ``k ≥ 1``.
+        num_inputs: Elements of the set, at least 1: the inputs of every modality.
     """
 
     features: Tensor

@@ -129,12 +129,13 @@ class FCN(FusionModel):
             inputs: ``[b, k, c, h, w]`` in [0, 1]; ``None`` for no inputs.
             num_samples: ``S``; all are equal.
             batch_size: ``b``, where there are no inputs to tell it.
-            temperature: Of no effect.
+            temperature: Finite and ≥ 0; of no effect.
             generator: Of no effect.
 
         Raises:
-            FusionVAEError: If a shape does not fit the model.
+            FusionVAEError: If a shape does not fit the model, or a value or the temperature is out of range.
         """
+        self._check_temperature(temperature)
         inputs = self._inputs_to_sample(inputs, batch_size, num_samples)
         return self._output(inputs).mean[:, None].repeat(1, num_samples, 1, 1, 1)
 

@@ -286,11 +286,22 @@ def fuse(
         sheets.check_parts_folder(parts, images, output)
     keep_freed_memory()
     model = load_model(weights, device=resolve_device(device))
+    if model.deterministic:
+        if temperature != 1:
+            raise FusionVAEError(
+                f"{weights} is a {model.config.kind}, which draws nothing that a temperature could change; leave "
+                "--temperature out"
+            )
+        samples = 1
     inputs = sheets.read_inputs(images, model.config, fit=fit)
     with subnormals_as_zero():
         fusion = sheets.fuse(model, inputs, num_samples=samples, temperature=temperature, seed=seed)
     sheets.write_sheet(output, fusion)
     if parts is not None:
         sheets.write_parts(parts, fusion)
-    deviation = float(fusion.standard_deviation.mean())
-    click.echo(f"{output}: {len(images)} inputs, {samples} hypotheses, mean uncertainty {deviation:.3f} of full scale")
+    if fusion.tells_uncertainty:
+        deviation = float(fusion.standard_deviation.mean())
+        told = f"{samples} hypotheses, mean standard deviation {deviation:.3f} of values in 0 … 1"
+    else:
+        told = f"one image: {model.config.kind} draws no others, and does not say how sure it is"
+    click.echo(f"{output}: {len(images)} input{'s' * (len(images) != 1)}, {told}")

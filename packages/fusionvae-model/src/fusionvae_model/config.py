@@ -322,6 +322,10 @@ class TrainConfig(_Config):
                 raise FusionVAEError(
                     f"{name} is {getattr(self, name)}; expected 0 to 1, a share and no number of epochs"
                 )
+        if self.warmup_fraction == 1:
+            raise FusionVAEError(
+                "warmup_fraction is 1, after which no step is left in which the rate falls; expected less than 1"
+            )
         if self.final_learning_rate > self.learning_rate:
             raise FusionVAEError(
                 f"final_learning_rate is {self.final_learning_rate}, more than the learning_rate of "

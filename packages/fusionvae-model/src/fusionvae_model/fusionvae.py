@@ -126,6 +126,8 @@ class FusionVAE(FusionModel):
             num_draws: Draws for each image.
             generator: Source of the noise.
 
+        Values are not looked at, as a training step must not wait for its device: nothing tells them out of range.
+
         Raises:
             FusionVAEError: If a shape does not fit the model.
         """
@@ -173,6 +175,8 @@ class FusionVAE(FusionModel):
         Returns:
             Nats per image, ``[b]``; one draw of ``z``, closed-form KL of each group.
 
+        Values are not looked at, as a training step must not wait for its device: nothing tells them out of range.
+
         Raises:
             FusionVAEError: If a shape does not fit the model.
         """
@@ -209,8 +213,7 @@ class FusionVAE(FusionModel):
         _check_is_several(others)
         if batch_size is None and others:
             batch_size = len(others[0])
-        if not 0 <= temperature < math.inf:
-            raise FusionVAEError(f"temperature is {temperature}; expected a finite number, 0 or more")
+        self._check_temperature(temperature)
         inputs = self._inputs_to_sample(inputs, batch_size, num_samples)
         self._check_range_of_others(others)
         of_others = self._encode_others(others, batch_size=len(inputs))

@@ -1,5 +1,6 @@
 """What every model of the paper is: built from a preset, trained by its bound, stored as a folder, able to fuse."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -103,6 +104,11 @@ class FusionModel(nn.Module, ABC):
             )
         self.config = config
         self.aggregation = Aggregation.from_name(config.aggregation)
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether it draws nothing, so that all its hypotheses are the same and tell no uncertainty."""
+        return self.config.posterior == "none"
 
     @classmethod
     def from_preset(cls, name: str) -> Self:
@@ -297,6 +303,10 @@ class FusionModel(nn.Module, ABC):
                 f"{name}: got values from {low:.4g} to {high:.4g}; expected [0, 1]: divide 8-bit levels by 255, undo a "
                 "normalisation, or clamp what interpolation overshot"
             )
+
+    def _check_temperature(self, temperature: float) -> None:
+        if not 0 <= temperature < math.inf:
+            raise FusionVAEError(f"temperature is {temperature}; expected a finite number, 0 or more")
 
     def _check_num_samples(self, num_samples: int) -> None:
         if not hasattr(num_samples, "__index__") or num_samples < 1:

@@ -96,7 +96,9 @@ class SpectralRegularizer(nn.Module):
             right = _iterate(torch.bmm(weights.mT, weights), torch.bmm(weights.mT, left), iterations - 1)
             left = _iterate(weights, right, 1)
         right = F.normalize(torch.bmm(weights.mT, left), dim=1)
-        self.get_buffer(f"left_{index}").copy_(left)
+        stored = self.get_buffer(f"left_{index}")
+        found = torch.linalg.vector_norm(left, dim=1, keepdim=True) > 0.5  # 1, or next to 0 where a weight counts as 0
+        stored.copy_(torch.where(found, left, stored))  # whose direction may grow again
         return left, right
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from fusionvae_model.config import ModelConfig, Preset, TrainConfig
 from fusionvae_model.errors import FusionVAEError
 
+_OF_LATENTS = ("latent_channels", "prior_kernel", "beta_fraction", "beta_floor")
+
 
 def override(preset: Preset, assignments: Sequence[str]) -> Preset:
     """Return a preset with some settings of its model or its training replaced.
@@ -20,7 +22,8 @@ def override(preset: Preset, assignments: Sequence[str]) -> Preset:
         assignments: ``name=value`` each; the numbers of a tuple are separated by commas.
 
     Raises:
-        FusionVAEError: If a name is unknown or given twice, or a value is of another type or impossible.
+        FusionVAEError: If a name is unknown or given twice, the model has no such setting, or a value is of another
+            type or impossible.
     """
     changes: dict[type, dict[str, Any]] = {ModelConfig: {}, TrainConfig: {}}
     owners = {field.name: kind for kind in changes for field in dataclasses.fields(kind)}
@@ -33,6 +36,8 @@ def override(preset: Preset, assignments: Sequence[str]) -> Preset:
         chosen = changes[owners[name]]
         if name in chosen:
             raise FusionVAEError(f"the setting {name} is given twice; choose one value")
+        if name in _OF_LATENTS and preset.model.posterior == "none":
+            raise FusionVAEError(f"{name} is a setting of latents, of which {preset.model.kind} has none; leave it out")
         chosen[name] = _value(text, getattr(getattr(preset, "model" if owners[name] is ModelConfig else "train"), name))
     model, train = preset.model.to_dict() | changes[ModelConfig], preset.train.to_dict() | changes[TrainConfig]
     return dataclasses.replace(preset, model=ModelConfig.from_dict(model), train=TrainConfig.from_dict(train))

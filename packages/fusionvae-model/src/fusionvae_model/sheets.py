@@ -47,6 +47,11 @@ class Fusion:
         return self.hypotheses.mean(dim=0)
 
     @property
+    def tells_uncertainty(self) -> bool:
+        """Whether there are several hypotheses; of one alone, nobody can say how sure it is."""
+        return len(self.hypotheses) > 1
+
+    @property
     def standard_deviation(self) -> Tensor:
         """Standard deviation of the hypotheses, the per-pixel uncertainty, ``[c, h, w]`` in [0, 0.5]."""
         return self.hypotheses.std(dim=0, correction=0)
@@ -153,7 +158,7 @@ def check_parts_folder(folder: Path, images: Sequence[Path], sheet: Path) -> Non
 
 
 def write_parts(folder: Path, fusion: Fusion) -> None:
-    """Write mean, uncertainty and hypotheses as PNGs in the model's size, in place of those of an earlier call.
+    """Write mean, uncertainty (if told) and hypotheses as PNGs in the model's size, in place of an earlier call's.
 
     The grey levels of ``uncertainty.png`` are 510 times the standard deviation, whose most is a half.
 
@@ -161,7 +166,8 @@ def write_parts(folder: Path, fusion: Fusion) -> None:
         FusionVAEError: If a file cannot be written.
     """
     hypotheses = {f"hypothesis-{i:02d}.png": image for i, image in enumerate(fusion.hypotheses, start=1)}
-    images = {"mean.png": fusion.mean, "uncertainty.png": fusion.standard_deviation / FULL_SCALE, **hypotheses}
+    uncertainty = {"uncertainty.png": fusion.standard_deviation / FULL_SCALE} if fusion.tells_uncertainty else {}
+    images = {"mean.png": fusion.mean, **uncertainty, **hypotheses}
     for path in folder.iterdir() if folder.exists() else ():
         if _PART.fullmatch(path.name) and path.name not in images:
             path.unlink()
@@ -170,7 +176,7 @@ def write_parts(folder: Path, fusion: Fusion) -> None:
 
 
 def write_sheet(path: Path, fusion: Fusion) -> None:
-    """Write a PNG: the inputs, the hypotheses, then mean and uncertainty.
+    """Write a PNG: the inputs, the hypotheses, then mean and uncertainty, if that is told.
 
     Raises:
         FusionVAEError: If the file cannot be written.
@@ -179,7 +185,7 @@ def write_sheet(path: Path, fusion: Fusion) -> None:
     rows = [
         *_rows([(f"input {i}", image) for i, image in enumerate(fusion.inputs, start=1)]),
         *_rows([(f"hypothesis {i}", image) for i, image in enumerate(fusion.hypotheses, start=1)]),
-        [("mean", fusion.mean), (UNCERTAINTY, uncertainty)],
+        [("mean", fusion.mean), *([(UNCERTAINTY, uncertainty)] if fusion.tells_uncertainty else [])],
     ]
     _write_tiles(path, rows)
 

@@ -37,7 +37,10 @@ OPTIMIZERS = {"adamax": Adamax, "muon": Muon}
 
 
 def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
-    """Return the rate of a step: linear warm-up, then a cosine to the floor at the last step (Sec. 5.4, App. A)."""
+    """Return the rate of a step: linear warm-up, then a cosine to the floor at the last step (Sec. 5.4, App. A).
+
+    A run of one or two steps ends before it has come down.
+    """
     warmup = config.warmup_fraction * total_steps
     if step < warmup:
         return config.learning_rate * (step + 1) / (warmup + 1)
@@ -230,7 +233,13 @@ class TrainingStep:
         return best.mean()
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bf16")
+        # Weights that best_of_prior casts without a gradient must not be found by the pass with one.
+        return torch.autocast(
+            self.device.type,
+            torch.bfloat16,
+            enabled=self.run.precision == "bf16",
+            cache_enabled=not self.run.train.prior_draws,
+        )
 
     def _pass_options(self, step: int) -> dict[str, Any]:
         """Return what a pass is asked for beyond the paper's: nothing, unless the configuration does."""

@@ -228,6 +228,13 @@ def prepare(
         pass_seconds = trainer.measure_pass_seconds()
         left = processes.agree(60 * minutes - (time.monotonic() - began))
         trainer.set_total_steps(trainer.steps_within(left, step_seconds=step_seconds, pass_seconds=pass_seconds))
+    last = trainer.run.total_steps - 1
+    if config.importance_samples > 1 and trainer.state.beta(last) < 1:
+        raise FusionVAEError(
+            f"importance_samples is {config.importance_samples}, which counts once β has risen to 1, and in "
+            f"{last + 1} steps it rises to {trainer.state.beta(last):.4g}; expected a smaller beta_fraction, or more "
+            "steps"
+        )
     return trainer
 
 

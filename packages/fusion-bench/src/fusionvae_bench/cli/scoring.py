@@ -240,7 +240,6 @@ def _plan(
         "device": str(device),
         "precision": request.precision,
         "workers": workers,
-        "decoded_images": images * request.num_samples * (1 + sum(k > 0 for k in request.num_inputs)),
         "output": str(output),
         "already_done": already_done,
     }

@@ -85,7 +85,7 @@ def execution_options(default_workers: int) -> Callable[[Callable[..., None]], C
 
         options = (
             click.option("--output", type=FILE, required=True, help="The HDF5 file to make."),
-            click.option("--limit", type=COUNT, help="Most rows per split."),
+            click.option("--limit", type=COUNT, help="Most rows per split, and pictures that occluders are cut from."),
             click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the frozen inputs."),
             click.option(
                 "--workers",
