@@ -142,11 +142,16 @@ def lay_over(
     seen: NDArray[Any] = np.ones((height, width, 1), np.float32)
     rows, columns = (np.arange(side, dtype=np.float32) for side in (height, width))
     positions = source_positions(placement, rows, columns, crops.shape[1])
+    middle, reach = (crops.shape[1] - 1) / 2, (crops.shape[1] + 1) / 2
     for crop, y, x in zip(crops.astype(np.float32), *positions, strict=True):
-        layer = _interpolate(crop, y, x)
+        touched = (np.abs(y - middle) < reach) & (np.abs(x - middle) < reach)
+        if not touched.any():
+            continue
+        around = tuple(_span(touched.any(axis=axis)) for axis in (1, 0))  # elsewhere the layer is nothing
+        layer = _interpolate(crop, y[around], x[around])
         through = 1 - layer[..., -1:] / 255
-        levels = levels * through + layer[..., :-1]
-        seen = seen * through
+        levels[around] = levels[around] * through + layer[..., :-1]
+        seen[around] *= through
     return np.rint(np.clip(levels, 0, 255)).astype(np.uint8), seen[..., 0] >= 0.5
 
 
@@ -159,11 +164,18 @@ def halved(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     Returns:
         Mean of each 2×2 pixels, rounded, uint8 `[..., p, p, 4]` or `[..., p, p, 2]`, no colour above its alpha.
     """
-    alpha = rgba[..., -1:].astype(np.uint32)
-    weighted = np.concatenate([rgba[..., :-1] * alpha, 255 * alpha], axis=-1)
-    columns = weighted[..., ::2, :, :] + weighted[..., 1::2, :, :]
-    sums = columns[..., ::2, :] + columns[..., 1::2, :]
-    return np.rint(sums / np.float32(4 * 255)).astype(np.uint8)
+    *leading, height, width, channels = rgba.shape
+    weighted = rgba.astype(np.float32)  # which holds all that follows exactly
+    for channel in range(channels - 1):  # loops over the pixels are long, those over channels would be short
+        weighted[..., channel] *= weighted[..., -1]
+    weighted[..., -1] *= 255
+    rows = weighted.reshape(*leading, height // 2, 2, width * channels)
+    pairs = (rows[..., 0, :] + rows[..., 1, :]).reshape(*leading, height // 2, width // 2, 2, channels)
+    means = np.empty((*leading, height // 2, width // 2, channels), np.float32)
+    for channel in range(channels):
+        np.add(pairs[..., 0, channel], pairs[..., 1, channel], out=means[..., channel])
+    means /= 4 * 255
+    return np.rint(means, out=means).astype(np.uint8)
 
 
 def grey_levels(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -191,10 +203,16 @@ def _inverse_matrix(flip: NDArray[Any], angle: NDArray[Any], zoom: NDArray[Any])
     return np.stack(rows, axis=-2).astype(np.float32)
 
 
+def _span(touched: NDArray[np.bool_]) -> slice:
+    """Return from the first to the last that is touched; at least one is."""
+    return slice(int(touched.argmax()), len(touched) - int(touched[::-1].argmax()))
+
+
 def _interpolate(source: NDArray[np.float32], y: NDArray[np.float32], x: NDArray[np.float32]) -> NDArray[Any]:
     """Interpolate a source bilinearly, nothing around it: float32 `[s, s, c]` at `[h, w]` points → `[h, w, c]`."""
     side = len(source)
-    bordered = np.pad(source, ((1, 2), (1, 2), (0, 0)))
+    bordered = np.zeros((side + 3, side + 3, source.shape[-1]), np.float32)
+    bordered[1:-2, 1:-2] = source
     y, x = (np.clip(at, -1, side) + 1 for at in (y, x))
     corner_y, corner_x = np.floor(y), np.floor(x)
     below, right = (y - corner_y)[..., None], (x - corner_x)[..., None]
