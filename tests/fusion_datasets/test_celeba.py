@@ -21,6 +21,7 @@ from fusion_datasets.sources.celeba import CelebaSource
 from fusion_datasets.sources.faces import HEIGHT, WIDTH, Identity, render_face
 from fusion_datasets.sources.pictures import decode_jpeg
 from fusion_datasets.sources.standin import StandInCelebA
+from fusion_datasets.torch import FusionCelebA
 from fusion_datasets.verification import verify
 
 COUNTS = {"train": 26, "valid": 9, "test": 7}
@@ -281,3 +282,20 @@ def test_a_killed_build_continues_to_the_same_content(
 ) -> None:
     killed = kill_and_continue("plan_celeba", faces, tmp_path, kills, seed=2, shard_rows=2, most=17)  # of 22
     assert killed.content_sha256 == FusionDataset(faces_file).content_sha256
+
+
+def test_training_faces_are_flipped_half_of_the_time_anew_in_each_epoch(faces_file: Path, tmp_path: Path) -> None:
+    shutil.copy(faces_file, tmp_path / "fusion-celeba.h5")
+    data = FusionCelebA(tmp_path, "train")
+    flipped = []
+    for epoch in range(6):
+        data.set_epoch(epoch)
+        for row in range(len(data)):
+            shown = np.rint(data[row].target.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+            stored = data.data[row].target
+            as_it_is, mirrored = np.array_equal(shown, stored), np.array_equal(shown, stored[:, ::-1])
+            assert as_it_is != mirrored
+            flipped.append(mirrored)
+    by_row = np.array(flipped).reshape(6, -1)
+    assert 0.35 < by_row.mean() < 0.65  # 156 of them: four standard errors
+    assert 0 < (by_row[0] != by_row[1]).mean() < 1

@@ -314,3 +314,18 @@ def test_live_inputs_keep_the_targets_type(crops: np.ndarray, dtype: torch.dtype
     ).inputs
     assert (placed.dtype, inputs.dtype) == (dtype, dtype)
     assert inputs.shape == (2, 2, 1, 64, 64)
+
+
+def test_grey_is_the_luma_of_television() -> None:
+    """ITU-R BT.601."""
+    primaries = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]], np.uint8)
+    assert grey_levels(primaries)[0, :, 0].tolist() == [76, 150, 29, 255]
+
+
+def test_upright_targets_are_not_mirrored() -> None:
+    upright = replace(SPEC, law=replace(SPEC.law, turns=False))  # type: ignore[type-var]
+    for seed in range(50):
+        _, matrix = draw_target_placement(upright, np.random.default_rng(seed))
+        assert matrix[0, 0] > 0
+        assert matrix[1, 1] > 0
+        assert matrix[0, 1] == matrix[1, 0] == 0

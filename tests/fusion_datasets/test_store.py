@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from fusion_datasets import BENCHMARKS, FusionDataset, FusionDatasetsError
+from fusion_datasets import BENCHMARKS, FusionDataset, FusionDatasetsError, store
 from fusion_datasets.build import build_mnist
 from fusion_datasets.corruptions import render_example
 from fusion_datasets.flushing import Flusher
@@ -315,3 +315,15 @@ def test_what_the_disk_refuses_beside_other_work_is_told(tmp_path: Path, monkeyp
         flusher.wait()
     flusher.close()
     flusher.close()
+
+
+def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "replace_durably", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.copy_durably(tmp_path / "a", tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

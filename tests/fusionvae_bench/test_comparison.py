@@ -10,8 +10,9 @@ from stand_ins import MemoryData, Toy
 from fusionvae_bench import evaluate, write_result
 from fusionvae_bench.cli import main
 from fusionvae_bench.comparison import CONFIDENCE, _difference, _student_quantile
-from fusionvae_bench.per_image import per_image_path, write_per_image
-from fusionvae_bench.shared_draws import with_shared_draws
+from fusionvae_bench.per_image import per_image_path, read_per_image, write_per_image
+from fusionvae_bench.results import read_result
+from fusionvae_bench.shared_draws import spread_of_mean, with_shared_draws
 
 
 class Bright(Toy):
@@ -234,3 +235,28 @@ def test_intervals_find_a_difference_that_is_there():
     generator = np.random.default_rng(0)
     verdicts = [_difference("mse_min", "1", v, range(60)).verdict for v in generator.normal(0.5, 1, (200, 60))]
     assert verdicts.count("B is better") > 180
+
+
+def test_ten_tiles_are_trusted_as_far_as_ten_numbers():
+    """Student's quantile of nine degrees of freedom, 2.26: the normal's 1.96 would be wrong one time in twelve."""
+    generator = np.random.default_rng(3)
+    shared = np.repeat(generator.normal(0, 1, (4000, 10)), 20, axis=1)
+    verdicts = [_difference("mse_min", "0", values, range(200), values).verdict for values in shared]
+    assert verdicts.count("undecided") / 4000 == pytest.approx(CONFIDENCE, abs=0.012)
+
+
+def test_compare_allows_for_the_draws_that_images_share(tmp_path):
+    data = MemoryData(rows=220)
+    for name, level, seed in (("a", 0.3, 0), ("b", 0.1, 1)):  # pools of draws of their own
+        result = evaluate(Bright(level), data, 2, seed=seed)
+        write_result(result, tmp_path / f"{name}.json")
+        write_per_image(result, data, per_image_path(tmp_path / f"{name}.json"))
+    found = json.loads(compare(tmp_path / "a.json", tmp_path / "b.json", "--json").stdout)["differences"]
+    scores = [read_per_image(path, read_result(path)) for path in (tmp_path / "a.json", tmp_path / "b.json")]
+    of_a, of_b = (each.by_num_inputs("mse_min") for each in scores)
+    for k, part in (("0", 1), ("avg", 0.25)):
+        (told,) = (d for d in found if (d["metric"], d["num_inputs"]) == ("mse_min", k))
+        variance, freedom = spread_of_mean(of_a[k] - of_b[k], range(220), part * (of_a["0"] - of_b["0"]))
+        assert freedom < 219
+        half = _student_quantile(int(freedom)) * variance**0.5
+        assert (told["high"] - told["low"]) / 2 == pytest.approx(half, rel=1e-6)

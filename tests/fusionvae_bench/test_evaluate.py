@@ -16,7 +16,7 @@ from fusionvae_bench import evaluate, read_result, write_result
 from fusionvae_bench.errors import DataError, ModelError, NonFiniteWeightError, ResultError
 from fusionvae_bench.evaluate import Request, answers, expected_seconds, fingerprint, score_tiles
 from fusionvae_bench.metrics import bits_per_dim
-from fusionvae_bench.tiles import TILE_ROWS, Share, TileStore
+from fusionvae_bench.tiles import POSTERIOR, PRIOR, TILE_ROWS, Share, Tile, TileStore
 from fusionvae_model import FusionVAEError
 
 
@@ -238,11 +238,13 @@ def test_an_evaluation_resumes_from_its_tiles(tmp_path):
 def test_tiles_of_other_settings_are_refused(tmp_path):
     folder = tmp_path / "r.json.partial"
     evaluate(Toy(), MemoryData(), 10, limit=5, partial=folder)
-    for change in ({"seed": 1}, {"num_samples": 11}, {"num_inputs": (0, 1)}, {"precision": "bf16"}):
+    changes = [{"seed": 1}, {"num_samples": 11}, {"num_inputs": (0, 1)}, {"precision": "bf16"}, {"metrics": "nll"}]
+    for change in changes:
         with pytest.raises(ResultError, match="--force"):
             evaluate(Toy(), MemoryData(), **{"num_samples": 10, "partial": folder, **change})
-    with pytest.raises(ResultError, match="--force"):
-        evaluate(Toy(), MemoryData(digest="e" * 64), 10, partial=folder)
+    for other in ({"digest": "e" * 64}, {"split": "valid"}):
+        with pytest.raises(ResultError, match="--force"):
+            evaluate(Toy(), MemoryData(**other), 10, partial=folder)
     trained = Toy()
     torch.nn.init.constant_(trained.level, 0.2)
     with pytest.raises(ResultError, match="--force"):
@@ -269,6 +271,8 @@ def test_a_result_answers_for_its_model_alone_and_so_do_those_without_the_config
         assert not answers(known, other, data, request, device)
         assert not answers(known, Toy(), data, dataclasses.replace(request, limit=6), device)
         assert not answers(known, Toy(), data, dataclasses.replace(request, seed=1), device)
+        assert not answers(known, Toy(), data, dataclasses.replace(request, metrics="nll"), device)
+        assert not answers(known, Toy(), MemoryData(split="valid"), request, device)
 
 
 def test_a_setting_added_later_changes_no_identity_while_it_is_at_its_default():
@@ -397,3 +401,22 @@ def test_a_split_without_frozen_inputs_is_refused():
     data.read = lambda start, stop: type(rows(0, 1))(**{**vars(rows(start, stop)), "inputs": None})
     with pytest.raises(DataError, match="no frozen inputs"):
         evaluate(Toy(), data)
+
+
+def test_every_seed_tile_and_purpose_has_a_stream_of_its_own():
+    """Tiles that drew alike would err alike, and every standard error over them would be too small."""
+
+    def first(seed, number, *purpose):
+        tile = Tile(number, TILE_ROWS * number, TILE_ROWS * (number + 1), TILE_ROWS)
+        return torch.rand((), generator=tile.generator(seed, *purpose, device=torch.device("cpu"))).item()
+
+    streams = [(s, n, *p) for s in (0, 1) for n in (0, 1, 2) for p in ((POSTERIOR,), (PRIOR, 0), (PRIOR, 1))]
+    assert len({first(*stream) for stream in streams}) == len(streams)
+    assert first(*streams[4]) == first(*streams[4])
+
+
+def test_what_draws_nothing_has_no_calibration():
+    still = Toy()
+    still.deterministic = True
+    assert not any(evaluate(still, MemoryData(), 5, 20).calibration.values())
+    assert all(evaluate(Toy(), MemoryData(), 5, 20).calibration.values())

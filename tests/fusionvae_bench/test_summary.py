@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+import torch
 
+from fusionvae_bench.metrics import DrawErrors, calibration_sums, paired_gain
 from fusionvae_bench.summary import calibration_bins, summarise
 from fusionvae_bench.tiles import SCORE
 
@@ -61,3 +63,47 @@ def test_without_inputs_images_that_share_their_draws_have_no_error_of_their_own
     assert np.mean(plain) < 0.5 * np.std(means, 0)[0]
     with_inputs = summarise(scores[:, [1]], (1,), 16, 100, rows=range(400))
     assert with_inputs.mse_min_standard_error == summarise(scores[:, [1]], (1,), 16, 100).mse_min_standard_error
+
+
+def test_every_number_of_a_score_is_the_one_its_name_says():
+    """Three images with one and two inputs; what should be a median is far from its mean."""
+    scores = np.zeros((3, 2), SCORE)
+    scores["nll_nats"] = [[80, 70], [90, 60], [100, 80]]
+    scores["nll_sampling_error"] = [[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]
+    scores["ess"] = [[1, 2], [3, 4], [5, 93]]
+    scores["pareto_k"] = [[0.1, 0.2], [0.3, 0.9], [0.4, 5.0]]
+    scores["mse_min"] = [[0.01, 0.03], [0.02, 0.04], [0.06, 0.08]]
+    scores["mse_one"], scores["mse_mean"] = 3 * scores["mse_min"], 2 * scores["mse_min"]
+    scores["pixel_standard_deviation"] = [[0.1, 0.3], [0.1, 0.1], [0.2, 0.2]]
+    scores["mse_visible"] = [[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]
+    scores["mse_hidden"] = [[0.1, np.nan], [0.3, 0.4], [np.nan, np.nan]]
+    score = summarise(scores, (1, 2), 16, 100)
+    assert score.nll_nats == pytest.approx(80)
+    assert score.nll_bits_per_dim == pytest.approx(80 / 16 / np.log(2))
+    assert score.nll_standard_error == pytest.approx(np.std([75, 75, 90], ddof=1) / 3**0.5)
+    squares = [0.01, 0.04, 0.09, 0.16, 0.25, 0.36]
+    assert score.nll_sampling_error == pytest.approx((np.mean(squares) / 3) ** 0.5)  # common to both numbers of inputs
+    assert score.nll_bias_nats == pytest.approx(np.mean(squares) / 2)
+    assert (score.ess, score.ess_median) == (pytest.approx(18), pytest.approx(3.5))
+    assert score.pareto_k == pytest.approx(0.35)
+    reliable = min(1 - 1 / np.log10(100), 0.7)
+    assert score.pareto_k_unreliable_share == pytest.approx(np.mean(scores["pareto_k"] > reliable))
+    assert 0 < score.pareto_k_unreliable_share < 0.5
+    assert (score.mse_min, score.mse_one, score.mse_mean) == pytest.approx((0.04, 0.12, 0.08))
+    assert score.mse_min_standard_error == pytest.approx(np.std([0.02, 0.03, 0.07], ddof=1) / 3**0.5)
+    assert score.pixel_standard_deviation == pytest.approx((0.2 / 6) ** 0.5)
+    assert score.mse_visible == pytest.approx(0.35)
+    assert score.mse_hidden == pytest.approx(np.mean([np.mean([0.1, 0.3]), 0.4]))
+
+
+def test_pixels_are_sorted_into_bins_that_reach_to_a_half():
+    spread = torch.tensor([0.0, 0.024, 0.026, 0.26, 0.499, 0.5]).reshape(1, 1, 1, 6)
+    nothing = torch.zeros(1)
+    errors = DrawErrors(nothing, nothing, nothing, torch.zeros_like(spread), spread)
+    counts = calibration_sums(errors, torch.full_like(spread, 0.1), 20)[0, :, 0]
+    assert np.flatnonzero(counts).tolist() == [0, 1, 10, 19]
+    assert counts[[0, 1, 10, 19]].tolist() == [2, 1, 1, 2]
+
+
+def test_a_tie_is_no_improvement():
+    assert paired_gain(np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 1.0, 3.0, 5.0])).share_improved == 0.25

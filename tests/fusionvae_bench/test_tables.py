@@ -315,12 +315,31 @@ def test_the_page_says_what_was_seen_before(before, words):
 def test_a_score_of_few_images_is_not_the_best():
     few = dataclasses.replace(scored(70.0), num_images=3)
     others = [scored(80.0, model_kind="fusionvae"), scored(81.0, model_kind="cvae"), few]
-    lines = [line for line in score_tables(others)[1].lines if line.role == "here" and line.result]
-    assert {line.result.scores["avg"].nll_nats: line.cells[4].is_best for line in lines} == {
-        70.0: False,
-        80.0: True,
-        81.0: False,
-    }
+    for order in (others, others[::-1]):
+        lines = [line for line in score_tables(order)[1].lines if line.role == "here" and line.result]
+        assert {line.result.scores["avg"].nll_nats: line.cells[4].is_best for line in lines} == {
+            70.0: False,
+            80.0: True,
+            81.0: False,
+        }
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"num_samples": 6},
+        {"num_images": 4},
+        {"evenly_spaced": True},
+        {"seed": 1},
+        {"split": "valid"},
+        {"precision": "bf16"},
+        {"dataset_digest": "e" * 64},
+    ],
+)
+def test_seeds_scored_in_different_ways_are_not_averaged(changed):
+    one, other = seeded(80.0, 0.02, 0), seeded(82.0, 0.02, 1)
+    assert [len(group.results) for group in seed_groups([one, other])] == [2]
+    assert [len(group.results) for group in seed_groups([one, dataclasses.replace(other, **changed)])] == [1, 1]
 
 
 def own(nats: float, **changes):

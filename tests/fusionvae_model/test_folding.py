@@ -87,3 +87,19 @@ def test_what_an_extinct_channel_has_left_counts_as_zero():
     assert weights[weights > 0].min() > 1e-12
     f = torch.randn(3, 8, 8, 8)
     torch.testing.assert_close(folded(f), cell(f))
+
+
+def test_a_channel_that_only_its_shift_feeds_stays():
+    """Its filter is zero, but what follows is the Swish of a constant."""
+    cell = DecoderCell(8, expansion=6).eval()
+    features = torch.randn(2, 8, 8, 8)
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.uniform_(-1, 1)
+        depthwise, norm = cell.contract[0], cell.contract[1]
+        depthwise.weight[16:] = 0
+        norm.bias[16:] = 2.0
+    holder = nn.Sequential(cell).eval()
+    expected = holder(features).detach()
+    assert float((expected - features).abs().max()) > 0.1
+    torch.testing.assert_close(fold_batch_norm(holder)(features), expected, rtol=1e-4, atol=1e-5)

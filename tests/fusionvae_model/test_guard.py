@@ -149,4 +149,5 @@ def test_skips_in_a_row_are_counted_across_an_interruption(quick_trainer, monkey
     trainer.step = 4
     trainer.save_checkpoint()
     (trainer.output / "run.json").write_text(json.dumps(trainer.run.to_dict()))
-    assert quick_trainer(resume=True).state.guard.consecutive == 4
+    guard = quick_trainer(resume=True).state.guard
+    assert (guard.consecutive, guard.total) == (4, 4)

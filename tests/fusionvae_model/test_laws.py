@@ -11,6 +11,7 @@ from torch import nn
 from variants import TINY, VARIANTS, with_spoiled_statistics
 
 from fusionvae_model import FusionVAEError, build_model, load_model
+from fusionvae_model.hierarchy import draw_from_prior
 from fusionvae_model.layers import EncoderCell, SqueezeExcitation
 
 ALL = list(VARIANTS)
@@ -208,3 +209,56 @@ def test_cuda_agrees_with_the_cpu(model, images):
     on_gpu = model.cuda().sample(inputs.cuda(), **cold).cpu()
     torch.testing.assert_close(on_cpu, on_gpu, rtol=1e-3, atol=1e-3)
     assert model(target.cuda(), inputs.cuda()).nats.isfinite().all()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_temperature_multiplies_the_priors_scale(temperature):
+    mean, scale = torch.randn(2, 3, 4, 4), torch.rand(2, 3, 4, 4) + 0.1
+    draw = draw_from_prior(torch.Generator().manual_seed(5), temperature=temperature)
+    noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(
+        draw(0, torch.distributions.Normal(mean, scale), None), mean + temperature * scale * noise
+    )
+
+
+BOUNDS = {
+    "max-add": (-194.476, -189.500),
+    "mean-add": (-192.880, -187.995),
+    "bayes-add": (-244.716, -241.484),
+    "max-all": (-191.159, -186.247),
+    "mean-all": (-188.366, -183.488),
+    "bayes-all": (-284.025, -282.556),
+    "pool-add": (-192.936, -188.061),
+    "max-add q(x, y)": (-194.186, -189.079),
+    "mean-add q(x, y)": (-192.262, -187.432),
+    "max-all q(x, y)": (-191.425, -186.509),
+    "cvae": (-185.306, -179.528),
+    "cvae-skip": (-178.340, -178.266),
+    "fcn": (-176.624, -178.031),
+    "fcn-skip": (-178.675, -177.886),
+}
+"""Nats of two images; variant of TINY → what it says of them."""
+
+
+def pattern(*shape):
+    """Images in [0, 1] that no generator decides."""
+    return 0.5 + 0.5 * torch.sin(torch.arange(math.prod(shape), dtype=torch.float64) ** 1.5).float().reshape(shape)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_function_is_the_one_that_published_weights_were_trained_for(name):
+    """No equation says how images enter an encoder or where it ends; other weights than ours would not notice a change.
+
+    The numbers are of commit 8b95959, whose whole computation had been written out again from the specification.
+    """
+    torch.manual_seed(11)
+    model = with_spoiled_statistics(build_model(dataclasses.replace(TINY, **VARIANTS[name])))
+    target, inputs = pattern(2, 1, 16, 16), pattern(2, 2, 1, 16, 16).flip(-1)
+    noise = torch.linspace(-2, 2, 2 * 2 * 16 * 16)
+
+    def fixed(mean):
+        return noise[: mean.numel()].reshape(mean.shape)
+
+    with torch.no_grad():
+        found = model(target, inputs, generator=fixed).nats
+    assert found.tolist() == pytest.approx(BOUNDS[name], rel=2e-4)

@@ -188,3 +188,25 @@ def test_weights_cast_without_a_gradient_are_cast_anew_for_it(quick_trainer):
         assert not torch.is_autocast_cache_enabled()
     with plain.state._autocast():
         assert torch.is_autocast_cache_enabled()
+
+
+def test_every_step_has_noise_of_its_own(quick_trainer):
+    trainer = quick_trainer()
+    trainer.model.eval()
+    batch, rows = trainer.batch(0), slice(0, 12)
+    first, again, second = (trainer.state._bound(batch, step, rows)[0].nats for step in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.isclose(first, second).any()
+
+
+def test_the_best_of_the_priors_draws_has_inputs(quick_trainer, monkeypatch):
+    trainer = quick_trainer(overrides=("every_k=true", "prior_draws=2", "beta_fraction=0"))
+    batch, asked = trainer.batch(0), []
+    monkeypatch.setattr(
+        trainer.model,
+        "best_of_prior",
+        lambda target, inputs, **_: asked.append(inputs.shape[1]) or torch.zeros(len(target)),
+    )
+    for step in range(60):
+        trainer.state._best_of_prior(batch, step, slice(0, 12))
+    assert set(asked) == {1, 2, 3}

@@ -11,7 +11,17 @@ import torch
 from PIL import Image
 
 from fusionvae_model import FusionVAE, FusionVAEError
-from fusionvae_model.sheets import CAPTION_PX, GAP_PX, TILE_PX, Fusion, fuse, read_inputs, write_samples, write_sheet
+from fusionvae_model.sheets import (
+    CAPTION_PX,
+    FULL_SCALE,
+    GAP_PX,
+    TILE_PX,
+    Fusion,
+    fuse,
+    read_inputs,
+    write_samples,
+    write_sheet,
+)
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -291,3 +301,9 @@ def test_samples_show_the_same_noise_on_every_call(tiny_model, tmp_path):
     with Image.open(tmp_path / "a.png") as sheet:
         columns = 1 + 2 + 2 * 3  # target, inputs, two samples from 0, 1 and 2 of them
         assert sheet.size == (columns * (TILE_PX + GAP_PX) + GAP_PX, 2 * (TILE_PX + GAP_PX) + CAPTION_PX + GAP_PX)
+
+
+def test_uncertainty_is_the_deviation_of_the_hypotheses_themselves():
+    """Not an estimate for others: of two that could not differ more it is a half, the end of its scale."""
+    fusion = Fusion(torch.zeros(0, 1, 2, 2), torch.stack((torch.zeros(1, 2, 2), torch.ones(1, 2, 2))))
+    assert torch.equal(fusion.standard_deviation, torch.full((1, 2, 2), FULL_SCALE))
