@@ -322,9 +322,7 @@ def spread_table(results: Sequence[Result], number: int) -> Table:
         for line in lines
     ]
     notes = (
-        ("± is the standard deviation over trainings that differ by their seed, which divides by their number.",)
-        if groups
-        else ()
+        ("± is the standard deviation, dividing by n, over n trainings that differ by their seed.",) if groups else ()
     )
     return Table(
         number, f"Table {number}: {table.caption}", (replace(measure.block, error_decimals=2),), tuple(lines), notes
@@ -517,7 +515,7 @@ def _notes(results: list[Result], table: ScoreTable | None, columns: Sequence[st
     if max(len(group.results) for group in seed_groups(results)) > 1:
         notes.append(
             "The best of several seeds is the one of least MSE_min on average, chosen on the images scored, as in the "
-            "paper; their mean stands below it, ± the standard deviation over the seeds, which divides by their number."
+            "paper; their mean stands below it, ± the standard deviation over the n seeds, dividing by n."
         )
     return notes
 
