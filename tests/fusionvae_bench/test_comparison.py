@@ -260,3 +260,26 @@ def test_compare_allows_for_the_draws_that_images_share(tmp_path):
         assert freedom < 219
         half = _student_quantile(int(freedom)) * variance**0.5
         assert (told["high"] - told["low"]) / 2 == pytest.approx(half, rel=1e-6)
+
+
+def test_a_tie_is_not_better():
+    assert _difference("mse_min", "1", np.array([1.0, 0.0, 0.0, -1.0]), range(4)).share_better == 0.25
+
+
+def test_scores_without_marks_are_known_by_their_means(tmp_path):
+    """Files of earlier versions do not say whose scores they hold; nearly the same means are another result's."""
+    a, b = tmp_path / "a.json", tmp_path / "b.json"
+    score(a, Bright(0.3))
+    score(b, Bright(0.3001))
+
+    def unmarked(path):
+        lines = [line.split(",") for line in path.read_text().splitlines()]
+        at = lines[0].index("result")
+        return "\n".join(",".join(cell for i, cell in enumerate(line) if i != at) for line in lines)
+
+    own, others = (unmarked(per_image_path(path)) for path in (a, b))
+    assert own != others
+    per_image_path(a).write_text(others)
+    assert "holds the scores of another result than a.json" in compare(a, b).stderr
+    per_image_path(a).write_text(own)
+    assert compare(a, b).exit_code == 0

@@ -166,6 +166,8 @@ def test_full_is_the_papers_training_and_evaluation_by_each_rows_own_cost(tmp_pa
     assert taken.minutes["FCN"] == pytest.approx(3 * trained / 60)
     assert taken.minutes["CVAE"] == pytest.approx(3 * (trained + images * 0.004 + 7 * draws) / 60)
     assert taken.memory_bytes == pytest.approx(60_000 * 32 * 32 + 800 * 2e6 + 6 * 4 * 700_000)
+    models = 5 * 3 * 10 * 4 * 700_000  # rows, seeds, copies in checkpoints and model
+    assert taken.disk_bytes == pytest.approx(60_000 * 32 * 32 + 10_000 * 4 * 32 * 32 + models)
 
 
 def test_the_cost_of_an_image_is_told_from_that_of_a_step(monkeypatch):
