@@ -261,4 +261,4 @@ def test_the_function_is_the_one_that_published_weights_were_trained_for(name):
 
     with torch.no_grad():
         found = model(target, inputs, generator=fixed).nats
-    assert found.tolist() == pytest.approx(BOUNDS[name], rel=2e-4)
+    assert found.tolist() == pytest.approx(BOUNDS[name], abs=0.01)
