@@ -96,9 +96,8 @@ def has_likelihood(model: Any) -> bool:
 
 
 def is_deterministic(model: Any) -> bool:
-    """Tell whether a model states that all its draws are the same, or that it has no latent variables to draw."""
-    posterior = getattr(getattr(model, "config", None), "posterior", None)
-    return bool(getattr(model, "deterministic", False)) or posterior == "none"
+    """Tell whether a model states that all its draws are the same, as those without latent variables do."""
+    return bool(getattr(model, "deterministic", False))
 
 
 def offers(method: Callable[..., Any], keyword: str) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fusionvae_bench.metrics import mean_and_standard_error
 from fusionvae_bench.results import AVERAGE, PAPER_NUM_INPUTS
 from fusionvae_bench.tiles import TILE_ROWS
 
@@ -44,18 +45,15 @@ def spread_of_mean(
         shared: the part of each value that comes from draws which a tile shares; None where there is none.
     """
     count = len(values)
-    alone = _variance_of_mean(values)
+    alone = mean_and_standard_error(values)[1] ** 2
     tiles, tile = np.unique(np.asarray(rows) // TILE_ROWS, return_inverse=True)
     if shared is None or not FEWEST_TILES <= len(tiles) < count:
         return alone, count - 1
     sums = np.bincount(tile, shared - shared.mean())
     freedom = len(tiles) - 1
-    together, apart = float(np.square(sums).sum()) * len(tiles) / freedom / count**2, _variance_of_mean(shared)
+    together = float(np.square(sums).sum()) * len(tiles) / freedom / count**2
+    apart = mean_and_standard_error(shared)[1] ** 2
     if together <= apart:
         return alone, count - 1
     variance = alone + together - apart
     return variance, variance**2 / (together**2 / freedom + (alone**2 + apart**2) / (count - 1))
-
-
-def _variance_of_mean(values: NDArray[np.float64]) -> float:
-    return float(values.var(ddof=1)) / len(values) if len(values) > 1 else float("nan")

@@ -99,11 +99,12 @@ class TrainingSet:
                 f"{hold_out} of {len(targets)} training images were to be held out; choose less, so that some are left"
             )
         targets = targets.permute(0, 3, 1, 2).contiguous()
-        self.targets, self.held_out = targets.to(device), targets[:0].to(device)
+        held_out = targets[:0]
         if hold_out:  # else one copy of all, which may be gigabytes, is enough
             chosen = torch.zeros(len(targets), dtype=torch.bool)
             chosen[torch.randperm(len(targets), generator=seeded_generator("held out", 0, 0))[:hold_out]] = True
-            self.targets, self.held_out = targets[~chosen].to(device), targets[chosen].to(device)
+            targets, held_out = targets[~chosen], targets[chosen]
+        self.targets, self.held_out = targets.to(device), held_out.to(device)
         self.seed = seed
         self._epoch, self._epoch_order = -1, torch.empty(0, dtype=torch.long)
 
