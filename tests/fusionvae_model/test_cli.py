@@ -126,6 +126,19 @@ def test_train_dry_run_writes_nothing(data_file, finished_run, quick_preset, tmp
     assert not (tmp_path / "run").exists()
 
 
+def test_train_says_where_bfloat16_is_imitated(data_file, quick_preset, tmp_path, monkeypatch):
+    from fusionvae_model.trainer import Trainer
+
+    monkeypatch.setattr(Trainer, "measure_step_seconds", lambda *_, **__: 1.0)
+    monkeypatch.setattr(Trainer, "measure_pass_seconds", lambda _: 0.0)
+    monkeypatch.setattr("fusionvae_model.device.slowdown_in_bfloat16", lambda: 11.0)
+    words = ["train", "--data", data_file, "--output", tmp_path / "run", "--preset", quick_preset, "--dry-run"]
+    assert "11 times" not in call(*words).stderr
+    told = call(*words, "--precision", "bf16")
+    assert "a convolution takes 11 times as long" in told.stderr
+    assert json.loads(told.stdout)["precision"] == "bf16"
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_setting_is_listed_with_its_meaning(name):
     listed = call("train", "--list-settings", name)

@@ -154,7 +154,7 @@ def train(
     if model != "fusionvae" and (posterior or aggregation):
         raise click.UsageError(f"--posterior and --aggregation choose among FusionVAEs; leave them out with {model}")
     from fusionvae_model import training  # it needs fusion-datasets, which `fuse` and `info` do without
-    from fusionvae_model.device import peak_memory_mib, resolve_device, subnormals_as_zero
+    from fusionvae_model.device import bfloat16_warning, peak_memory_mib, resolve_device, subnormals_as_zero
     from fusionvae_model.processes import first_process, joined_processes
 
     settings: dict[str, Any] = {
@@ -175,6 +175,8 @@ def train(
         "hold_out": hold_out or 0,
         "overrides": (*overrides, *([] if ema is None else [f"ema={ema}"])),
     }
+    if first_process() and (warning := bfloat16_warning(precision, resolve_device(device))):
+        click.secho(f"WARNING: {warning}", fg="yellow", err=True)
     if dry_run:
         with subnormals_as_zero(), joined_processes(resolve_device(device)) as (processes, own_device):
             trainer = training.prepare(data, output, **{**settings, "device": own_device, "processes": processes})

@@ -35,7 +35,7 @@ from fusionvae_bench.rows import ROWS, row_title
 from fusionvae_bench.tables import own_tables, score_tables, tables_beyond
 from fusionvae_bench.tiles import TileStore
 from fusionvae_bench.weights import WEIGHTS, load_model, model_name, origin, training_summary
-from fusionvae_model.device import PRECISIONS, Precision, keep_freed_memory, subnormals_as_zero
+from fusionvae_model.device import PRECISIONS, Precision, bfloat16_warning, keep_freed_memory, subnormals_as_zero
 
 _MANY_VALUES = "--num-inputs"
 
@@ -152,6 +152,8 @@ def run(
         if workers is None:
             workers = 1 if share.count > 1 else processes_that_pay(model, request, data, where)
         earlier = None if force else _earlier(output, model, data, request, where, of_whom)
+        if earlier is None and not share.rank and (warning := bfloat16_warning(precision, where)):
+            click.secho(f"WARNING: {warning}", fg="yellow", err=True)
         if dry_run:
             plan = _plan(weights, data_path, data, request, where, output, workers, already_done=earlier is not None)
             plan["minutes"] = round(expected_seconds(model, data, request, where) / 60, 1) if earlier is None else 0
