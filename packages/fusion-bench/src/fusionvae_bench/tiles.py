@@ -109,7 +109,7 @@ class Tile:
     def generator(self, seed: int, *purpose: int, device: torch.device) -> torch.Generator:
         """Return the random stream of (seed, tile, purpose)."""
         entropy = np.random.SeedSequence([seed, self.number, *purpose]).generate_state(1, np.uint64)
-        return torch.Generator(device).manual_seed(int(entropy[0] >> 1))
+        return torch.Generator(device).manual_seed(int(entropy[0]) >> 1)
 
 
 def tiles(num_images: int, num_rows: int, *, evenly_spaced: bool = False) -> Iterator[Tile]:

@@ -63,9 +63,12 @@ class BuildPlan:
             raise FusionDatasetsError(f"got a limit of {self.limit!r} rows; expected a whole number, at least 1")
         if self.output.is_symlink():  # often into a larger disk: the file and what is unfinished of it belong there
             try:
-                object.__setattr__(self, "output", self.output.resolve())
-            except (OSError, RuntimeError) as error:
-                raise FusionDatasetsError(f"{self.output} leads nowhere ({error}); choose another output") from error
+                target = self.output.resolve()
+            except (OSError, RuntimeError):  # of links in a ring; from Python 3.13 on they stay as they are
+                target = self.output
+            if target.is_symlink():
+                raise FusionDatasetsError(f"{self.output} leads nowhere, as links in a ring do; choose another output")
+            object.__setattr__(self, "output", target)
 
     @cached_property
     def originals(self) -> dict[str, int]:
