@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from fusionvae_bench.metrics import DrawErrors, calibration_sums, paired_gain
-from fusionvae_bench.summary import calibration_bins, summarise
+from fusionvae_bench.summary import calibration_bins, input_gains, summarise
 from fusionvae_bench.tiles import SCORE
 
 
@@ -52,12 +52,17 @@ def test_without_inputs_images_that_share_their_draws_have_no_error_of_their_own
         scores = np.zeros((400, 4), SCORE)
         scores["mse_min"] = generator.normal(0, 1, (400, 4))
         scores["mse_min"][:, 0] += np.repeat(generator.normal(0, 1, 20), 20)
+        scores["mse_hidden"] = scores["mse_mean"] = -scores["mse_min"]
         without, averaged = (
             summarise(scores[:, columns], counts, 16, 100, rows=range(400))
             for columns, counts in (([0], (0,)), ([0, 1, 2, 3], (0, 1, 2, 3)))
         )
-        means.append((without.mse_min, averaged.mse_min))
-        told.append((without.mse_min_standard_error, averaged.mse_min_standard_error))
+        gain = next(gain for gain in input_gains(scores, (0, 1, 2, 3), rows=range(400)) if gain.metric == "mse_min")
+        means.append((without.mse_min, averaged.mse_min, gain.mean))
+        told.append((without.mse_min_standard_error, averaged.mse_min_standard_error, gain.standard_error))
+        for summary in (without, averaged):
+            assert summary.mse_mean_standard_error == pytest.approx(summary.mse_min_standard_error)
+            assert summary.mse_hidden_standard_error == pytest.approx(summary.mse_min_standard_error)
         plain.append(summarise(scores[:, [0]], (0,), 16, 100).mse_min_standard_error)
     assert np.mean(told, 0) == pytest.approx(np.std(means, 0), rel=0.1)
     assert np.mean(plain) < 0.5 * np.std(means, 0)[0]

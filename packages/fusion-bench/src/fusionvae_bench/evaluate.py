@@ -277,7 +277,7 @@ def _gather(
         num_dims=num_dims,
         entropy_floor_nats=floor,
         scores=by_count,
-        gains=input_gains(scores, counts),
+        gains=input_gains(scores, counts, rows=rows),
         warnings=(*floor_warnings(by_count, floor), *_provenance_warnings(training, data)),
         seconds=seconds,
         device=_describe(device),

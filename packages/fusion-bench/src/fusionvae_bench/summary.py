@@ -32,11 +32,9 @@ def summarise(
     sampling = np.sqrt(np.square(scores["nll_sampling_error"]).mean(1).mean() / scores.shape[0])
     errors = {}
     for name in ("mse_min", "mse_one", "mse_mean"):
-        errors[name], errors[f"{name}_standard_error"] = mean_and_standard_error(scores[name].mean(1))
-    if 0 in counts and len(rows) > 1:
-        alone = scores["mse_min"][:, list(counts).index(0)] / len(counts)
-        variance, _ = spread_of_mean(scores["mse_min"].mean(1), rows, alone)
-        errors["mse_min_standard_error"] = np.sqrt(variance)
+        values = scores[name].mean(1)
+        errors[name] = values.mean()
+        errors[f"{name}_standard_error"] = _error(values, rows, _shared(scores[name], counts))
     shapes = scores["pareto_k"]
     unreliable = np.where(np.isnan(shapes), np.nan, shapes > reliable_pareto_k(num_samples))
     values = {
@@ -52,19 +50,20 @@ def summarise(
         **errors,
         "pixel_standard_deviation": np.sqrt(np.square(scores["pixel_standard_deviation"]).mean()),
         "mse_visible": _mean_of_known(scores["mse_visible"]),
-        "mse_visible_standard_error": _error_of_known(scores["mse_visible"]),
+        "mse_visible_standard_error": _error_of_known(scores["mse_visible"], counts),
         "mse_hidden": _mean_of_known(scores["mse_hidden"]),
-        "mse_hidden_standard_error": _error_of_known(scores["mse_hidden"]),
+        "mse_hidden_standard_error": _error_of_known(scores["mse_hidden"], counts, rows),
     }
     return Score(**{key: float(value) if np.isfinite(value) else None for key, value in values.items()})
 
 
-def input_gains(scores: Scores, counts: tuple[int, ...]) -> tuple[InputGain, ...]:
+def input_gains(scores: Scores, counts: tuple[int, ...], *, rows: Sequence[int] = ()) -> tuple[InputGain, ...]:
     """Compare neighbouring numbers of inputs, image by image.
 
     Args:
         scores: [n, numbers of inputs].
         counts: the numbers of inputs, ascending.
+        rows: of the n images in the data set, from which is known who shared draws without inputs.
     """
     gains = []
     for metric in ("nll_nats", "mse_min"):
@@ -73,14 +72,15 @@ def input_gains(scores: Scores, counts: tuple[int, ...]) -> tuple[InputGain, ...
             continue
         for column, (before, after) in enumerate(pairwise(counts)):
             gain = paired_gain(values[:, column], values[:, column + 1])
-            error = gain.standard_error if np.isfinite(gain.standard_error) else None
+            shared = values[:, column] if metric == "mse_min" and before == 0 else None
+            error = _error(values[:, column] - values[:, column + 1], rows, shared)
             gains.append(
                 InputGain(
                     before=before,
                     after=after,
                     metric=metric,
                     mean=gain.mean,
-                    standard_error=error,
+                    standard_error=error if np.isfinite(error) else None,
                     share_improved=gain.share_improved,
                 )
             )
@@ -135,7 +135,22 @@ def _mean_of_known(values: NDArray[np.float64]) -> float:
     return float((np.where(known, values, 0).sum(0) / known.sum(0)).mean())
 
 
-def _error_of_known(values: NDArray[np.float64]) -> float:
+def _error_of_known(values: NDArray[np.float64], counts: Sequence[int], rows: Sequence[int] = ()) -> float:
     """Return the standard error over the images of [n, m] that have all m values; NaN for fewer than two."""
-    complete = values[~np.isnan(values).any(1)]
-    return mean_and_standard_error(complete.mean(1))[1] if len(complete) > 1 else float("nan")
+    known = np.asarray(~np.isnan(values).any(1))
+    if known.sum() < 2:
+        return float("nan")
+    of_known = [row for row, is_known in zip(rows, known.tolist(), strict=False) if is_known]
+    return _error(values[known].mean(1), of_known, _shared(values[known], counts))
+
+
+def _shared(values: NDArray[np.float64], counts: Sequence[int]) -> NDArray[np.float64] | None:
+    """Return the part of the mean over [n, m] columns that comes from draws without inputs, which a tile shares."""
+    return values[:, list(counts).index(0)] / len(counts) if 0 in counts else None
+
+
+def _error(values: NDArray[np.float64], rows: Sequence[int], shared: NDArray[np.float64] | None) -> float:
+    """Return the standard error of the mean of [n] values, of which a part may be shared by the images of a tile."""
+    if shared is None or len(rows) < 2:
+        return mean_and_standard_error(values)[1]
+    return float(np.sqrt(spread_of_mean(values, rows, shared)[0]))
