@@ -283,3 +283,15 @@ def test_scores_without_marks_are_known_by_their_means(tmp_path):
     assert "holds the scores of another result than a.json" in compare(a, b).stderr
     per_image_path(a).write_text(own)
     assert compare(a, b).exit_code == 0
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_other_numbers_of_samples_are_noted_whichever_comes_first(tmp_path, names):
+    data = MemoryData()
+    for name, num_samples in (("a", 3), ("b", 5)):
+        result = evaluate(Toy(), data, num_samples, name=name)
+        write_result(result, tmp_path / f"{name}.json")
+        write_per_image(result, data, per_image_path(tmp_path / f"{name}.json"))
+    done = compare(*(tmp_path / f"{name}.json" for name in names))
+    assert done.exit_code == 0, done.output
+    assert "S differs" in done.stdout

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,11 +12,22 @@ import pytest
 import torch
 from numpy.lib.recfunctions import structured_to_unstructured
 from stand_ins import Config, MemoryData, Toy
+from test_estimate import Multiplying
 
-from fusionvae_bench import evaluate, read_result, write_result
+from fusionvae_bench import estimate_nll, evaluate, read_result, write_result
 from fusionvae_bench.errors import DataError, ModelError, NonFiniteWeightError, ResultError
-from fusionvae_bench.evaluate import Request, answers, expected_seconds, fingerprint, score_tiles
+from fusionvae_bench.evaluate import (
+    Request,
+    answers,
+    expected_seconds,
+    fingerprint,
+    has_scored,
+    score_tiles,
+    weights_digest,
+)
 from fusionvae_bench.metrics import bits_per_dim
+from fusionvae_bench.scoring import read_images
+from fusionvae_bench.shared_draws import spread_of_mean
 from fusionvae_bench.tiles import POSTERIOR, PRIOR, TILE_ROWS, Share, Tile, TileStore
 from fusionvae_model import FusionVAEError
 
@@ -420,3 +432,108 @@ def test_what_draws_nothing_has_no_calibration():
     still.deterministic = True
     assert not any(evaluate(still, MemoryData(), 5, 20).calibration.values())
     assert all(evaluate(Toy(), MemoryData(), 5, 20).calibration.values())
+
+
+def test_every_purpose_and_every_tile_has_a_stream_of_its_own(monkeypatch):
+    asked, make = set(), Tile.generator
+
+    def record(self, *key, device):
+        asked.add((self.number, *key))
+        return make(self, *key, device=device)
+
+    monkeypatch.setattr(Tile, "generator", record)
+    evaluate(Toy(), MemoryData(rows=40), 2, seed=5)
+    purposes = [(POSTERIOR,), *((PRIOR, k) for k in range(4))]
+    assert asked == {(tile, 5, *purpose) for tile in (0, 1) for purpose in purposes}
+
+
+def test_scores_without_inputs_know_which_images_share_their_draws():
+    result = evaluate(Toy(), MemoryData(rows=220), 2)
+    for k, columns in ((0, [0]), ("avg", [0, 1, 2, 3])):
+        values = result.per_image["mse_min"][:, columns].mean(1)
+        variance, freedom = spread_of_mean(values, range(220), result.per_image["mse_min"][:, 0] / len(columns))
+        assert freedom < 219  # the tiles decide
+        assert result.score(k).mse_min_standard_error == pytest.approx(variance**0.5)
+    change = -np.diff(result.per_image["mse_min"][:, :2])[:, 0]
+    variance, _ = spread_of_mean(change, range(220), result.per_image["mse_min"][:, 0])
+    gain = next(g for g in result.gains if (g.metric, g.before) == ("mse_min", 0))
+    assert gain.standard_error == pytest.approx(variance**0.5)
+
+
+def test_an_image_is_scored_as_the_estimator_scores_it():
+    data, result = MemoryData(rows=20), evaluate(Toy(), MemoryData(rows=20), 30)
+    target, inputs, _ = read_images(data, 0, 20, 3, torch.device("cpu"))
+    noise = Tile(0, 0, 20, 20).generator(0, POSTERIOR, device=torch.device("cpu"))
+    expected = estimate_nll(Toy(), target, inputs, 30, (0, 1, 2, 3), noise)
+    np.testing.assert_allclose(result.per_image["nll_nats"], expected.nats)
+    np.testing.assert_allclose(result.per_image["nll_sampling_error"], expected.standard_error)
+
+
+def test_visible_and_hidden_pixels_make_up_a_colour_image():
+    data = MemoryData()
+    data.shape = (*data.shape[:2], 3)
+    data.target, data.inputs = (images.repeat(3, axis=-1) for images in (data.target, data.inputs))
+    data.target[..., 1] //= 2
+
+    class Grey:
+        def sample(self, inputs, *, num_samples, generator=None):
+            return torch.full((len(inputs), num_samples, *inputs.shape[2:]), 0.5)
+
+    scores = evaluate(Grey(), data, 3).per_image[:, 2]
+    visible = data.masks[:, :2].any(1).mean((1, 2))
+    parts = visible * scores["mse_visible"] + (1 - visible) * scores["mse_hidden"]
+    np.testing.assert_allclose(parts, scores["mse_mean"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("metrics", ["nll", "mse"])
+def test_both_kinds_of_scores_are_computed_in_the_precision_asked_for(metrics):
+    model = Multiplying()
+    evaluate(model, MemoryData(rows=20), 3, metrics=metrics, precision="bf16")
+    assert set(model.types) == {torch.bfloat16}
+
+
+def test_a_result_belongs_to_weights_not_to_a_configuration():
+    result, other = evaluate(Toy(), MemoryData(), 2, 5), Toy()
+    torch.nn.init.constant_(other.level, 0.2)
+    assert has_scored(result, Toy())
+    assert not has_scored(result, other)
+    one, two = torch.nn.BatchNorm2d(2), torch.nn.BatchNorm2d(2)
+    two.running_mean.fill_(1)
+    assert weights_digest(one) != weights_digest(two)
+
+
+def test_the_time_is_that_of_all_tiles(tmp_path):
+    result = evaluate(Toy(), MemoryData(), 2, partial=tmp_path)
+    tiles = [float(np.load(path)["seconds"]) for path in tmp_path.glob("tile-*.npz")]
+    assert len(tiles) == 3
+    assert result.seconds == pytest.approx(sum(tiles))
+
+
+def test_tiles_that_do_not_say_whose_they_are_count_for_nothing(tmp_path):
+    evaluate(Toy(), MemoryData(), 5, seed=1, partial=tmp_path)
+    (tmp_path / "fingerprint").unlink()
+    assert evaluate(Toy(), MemoryData(), 5, partial=tmp_path).scores == evaluate(Toy(), MemoryData(), 5).scores
+
+
+def test_later_processes_wait_until_the_first_has_said_whose_tiles_these_are(tmp_path):
+    later = threading.Thread(target=TileStore, args=(tmp_path, "ours"), kwargs={"rank": 1}, daemon=True)
+    later.start()
+    later.join(0.3)
+    assert later.is_alive()
+    assert not list(tmp_path.iterdir())
+    TileStore(tmp_path, "ours")
+    later.join(10)
+    assert not later.is_alive()
+
+
+def test_a_full_disk_leaves_no_half_tile(tmp_path, monkeypatch):
+    result = evaluate(Toy(), MemoryData(), 2, 5)
+    store, tile = TileStore(tmp_path, "ours"), Tile(0, 0, 20, 20)
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ResultError, match="No space left"):
+        store.write(tile, SimpleNamespace(scores=result.per_image, calibration=np.zeros(1), seconds=1.0))
+    assert tile not in store

@@ -5,8 +5,10 @@ import torch
 from stand_ins import MemoryData, Toy
 
 from fusionvae_bench.errors import BenchError
-from fusionvae_bench.evaluate import Request
-from fusionvae_bench.processes import processes_that_pay, score_in_processes
+from fusionvae_bench.evaluate import Request, fingerprint
+from fusionvae_bench.processes import processes_that_pay, score_in_processes, share_of
+from fusionvae_bench.tiles import Share, TileStore
+from fusionvae_bench.weights import origin
 from fusionvae_model import FusionVAE
 
 
@@ -42,3 +44,14 @@ def test_a_process_for_each_core_where_each_has_enough_to_do(model, num_samples,
     built = Toy() if model is None else FusionVAE.from_preset(model)
     request = Request(num_samples=num_samples)
     assert processes_that_pay(built, request, data, torch.device(device)) == expected
+
+
+def test_processes_score_for_the_identity_of_the_model_that_they_were_named(tmp_path):
+    data, request, device = MemoryData(rows=20), Request(num_samples=2), torch.device("cpu")
+    score_in_processes("stand_ins:Toy", data, request, tmp_path / "tiles", device, workers=1)
+    identity = fingerprint(Toy(), data, request, device, origin=origin("stand_ins:Toy"))
+    TileStore(tmp_path / "tiles", identity)  # else refused as those of another evaluation
+
+
+def test_a_share_counts_the_processes_of_all_machines():
+    assert share_of({"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}) == Share(3, 4)

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from stand_ins import MemoryData, Toy
+from stand_ins import Config, MemoryData, Toy
 
 from fusionvae_bench import Score, evaluate, write_result
 from fusionvae_bench.cli import main
@@ -123,3 +123,23 @@ def test_changes_of_images_that_share_their_draws_are_known_less_well(tmp_path):
     assert found.change_standard_error == pytest.approx(expected**0.5, rel=1e-6)
     by_tile = [(after - before)[tiles == tile].mean() for tile in range(11)]
     assert found.change_standard_error == pytest.approx(np.std(by_tile, ddof=1) / 11**0.5, rel=1e-3)
+
+
+def test_the_table_tells_the_error_of_the_change_and_that_of_the_mean_apart(tmp_path):
+    score(tmp_path / "all.json", 3)
+    score(tmp_path / "some.json", 9, 60)
+    found = project(tmp_path / "all.json", tmp_path / "some.json")
+    first = found.scores[0]
+    assert f"{first.change_standard_error:.2f}" != f"{first.standard_error:.2f}"
+    expected = f"± {first.change_standard_error:.2f} | {first.mean:.2f} ± {first.standard_error:.2f} |"
+    assert expected in found.to_text()
+
+
+def test_scores_of_another_split_or_another_model_carry_nothing_over(tmp_path):
+    score(tmp_path / "many.json", 3)
+    score(tmp_path / "few.json", 5, 40, data=MemoryData(rows=ROWS, split="valid"))
+    assert "different data" in fails(tmp_path / "many.json", tmp_path / "few.json")
+    other = Toy()
+    other.config = Config(kind="fusionvae", nll_size=4, likelihood="bernoulli", aggregation="mean-add")
+    score(tmp_path / "few.json", 5, 40, model=other)
+    assert "different models" in fails(tmp_path / "many.json", tmp_path / "few.json")

@@ -223,3 +223,8 @@ def test_a_table_in_small_from_nothing_to_the_page(tmp_path):
     assert tables[0] == tables[1]
     assert "| FusionVAE | here (mnist-fusionvae, 20 evenly spaced images, S = 10) |" in tables[0]
     assert {"index.html", "tables.tex", "tables.csv"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_posterior_that_sees_the_inputs_costs_a_pass_for_each_number_of_them():
+    rows = {row.title: row for row in ROWS[4]}
+    assert [cost._passes(rows[title]) for title in ("q(y)", "q(x,y)")] == [4, 7]

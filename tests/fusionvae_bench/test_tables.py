@@ -369,3 +369,12 @@ def test_tables_of_ones_own_stand_before_the_papers_and_apart():
     assert titles[2].startswith("Table 1: ")
     assert all("Scores on" not in table.title for table in all_tables(results, (1,)))
     assert len(all_tables([own(60.0)], (1,))) == 2  # asked for, though there is nothing in it
+
+
+@pytest.mark.parametrize(("rate", "sizes"), [(0.1, [2]), (0.2, [1, 1])])
+def test_seeds_are_of_one_training_only_where_nothing_but_the_seed_differs(rate, sizes):
+    first, second = (
+        scored(80.0, training={"seed": seed, "train_config": {"seed": seed, "learning_rate": of_it}})
+        for seed, of_it in ((0, 0.1), (1, rate))
+    )
+    assert [len(group.results) for group in seed_groups([first, second])] == sizes

@@ -89,6 +89,23 @@ def quick_trainer(data_file, quick_preset, tmp_path):
     return make
 
 
+@pytest.fixture
+def generators_of(monkeypatch):
+    """`generators_of(module)`: the list of (purpose, seed, index) that the module asks generators for from now on."""
+
+    def record_in(module):
+        asked, make = [], module.seeded_generator
+
+        def record(purpose, seed, index, **options):
+            asked.append((purpose, seed, index))
+            return make(purpose, seed, index, **options)
+
+        monkeypatch.setattr(module, "seeded_generator", record)
+        return asked
+
+    return record_in
+
+
 @pytest.fixture(scope="session")
 def finished_run(quick_train, tmp_path_factory):
     """The folder of a run that nothing interrupted; never written to."""

@@ -104,3 +104,10 @@ def test_every_number_of_inputs_has_an_equal_share(quick_trainer, monkeypatch):
     counts = [sum(k == kind for _, k in asked) for kind in range(4)]
     assert counts == [4] * 4  # two for the statistics, one for each of the two gaps
     assert min(step for step, _ in asked) >= trainer.run.total_steps  # none of the training's own draws
+
+
+def test_the_summary_tells_the_gap_before_and_after(quick_trainer, monkeypatch):
+    gaps = iter((3.0, 1.0))
+    monkeypatch.setattr(trainer_module, "train_eval_gap", lambda *_, **__: next(gaps))
+    summary = quick_trainer().finish()
+    assert (summary["train_eval_gap_nats"], summary["train_eval_gap_nats_after_reestimation"]) == (3.0, 1.0)

@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from fusionvae_model import FusionVAE, FusionVAEError
+from fusionvae_model import FusionVAE, FusionVAEError, atomic
 from fusionvae_model.atomic import remove_folder, replace_folder, write_file
 from fusionvae_model.checkpoint import first_non_finite, read_json, read_training_summary, write_json, write_tensors
 
@@ -276,6 +276,14 @@ def test_replaced_folder_is_the_new_one_alone(exists, tmp_path):
     replace_folder(tmp_path / "partial", tmp_path / "final")
     assert contents(tmp_path / "final") == {"new": b"1"}
     assert [path.name for path in tmp_path.iterdir()] == ["final"]
+
+
+def test_a_folder_is_on_the_disk_before_its_name_is_and_its_name_before_anything_else(tmp_path, monkeypatch):
+    final, standing = tmp_path / "final", []
+    monkeypatch.setattr(atomic, "sync_folder", lambda folder: standing.append((folder, final.exists())))
+    (tmp_path / "partial").mkdir()
+    replace_folder(tmp_path / "partial", final)
+    assert standing == [(tmp_path / "partial", False), (tmp_path, True)]
 
 
 def test_folder_is_never_seen_half_removed(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from fusion_datasets import FusionDataset
 from fusion_datasets.build import execute
 from fusion_datasets.plans import plan_tless
 from fusionvae_model import FusionVAEError
+from fusionvae_model import data as data_module
 from fusionvae_model.config import preset_model
 from fusionvae_model.data import TrainingSet, seeded_generator
 
@@ -194,3 +195,13 @@ def test_objects_are_laid_over_targets_as_the_model_sees_them(channels, objects_
     assert 0.1 < shown < 0.9
     assert torch.equal(batch.inputs, again.inputs)
     assert not torch.equal(batch.target, data.batch(6, 6, max_inputs=3, num_inputs=3).target)
+
+
+def test_every_batch_is_occluded_anew(data_file, generators_of, monkeypatch):
+    monkeypatch.setattr(data_module, "HELD_OUT_AT_ONCE", 5)
+    asked, images = generators_of(data_module), TrainingSet(data_file, seed=2, hold_out=12)
+    for step in range(6):  # two epochs
+        images.batch(step, 12, max_inputs=3)
+    assert len(list(images.held_out_batches(max_inputs=3))) == 3
+    assert len(set(asked)) == len(asked)
+    assert {index for purpose, _, index in asked if purpose == "rendering"} == set(range(6))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from fusionvae_model import FusionVAEError, data, held_out, trainer
+from fusionvae_model import FusionVAE, FusionVAEError, data, held_out, trainer
 from fusionvae_model.cli import main
 from fusionvae_model.data import TrainingSet, seeded_generator
 from fusionvae_model.held_out import held_out_bound, is_measured, measurements
@@ -177,3 +177,21 @@ def test_command(data_file, quick_preset, tmp_path):
     assert refused.exit_code == 1
     assert "choose less" in refused.output
     assert not (tmp_path / "other").exists()
+
+
+def test_the_summary_tells_the_bound_of_the_finished_model(quick_train, data_file, tmp_path):
+    summary = quick_train(tmp_path / "run", hold_out=HELD_OUT, overrides=("ema=0.9",))
+    finished = FusionVAE.from_pretrained(tmp_path / "run")
+    bound = held_out_bound(finished, TrainingSet(data_file, seed=0, hold_out=HELD_OUT), max_inputs=3)
+    assert summary["held_out_elbo_nats"] == pytest.approx(bound, abs=0.01)
+
+
+def test_what_processes_have_found_is_added_up(data_file, quick_trainer):
+    class Alike(Processes):
+        def mean(self, values):
+            return values  # the other one has found as much
+
+    images, model = TrainingSet(data_file, seed=0, hold_out=HELD_OUT), quick_trainer().model
+    alone = held_out_bound(model, images, max_inputs=3)
+    together = held_out_bound(model, images, max_inputs=3, processes=Alike(0, 2))  # one batch, which is the first's
+    assert together == pytest.approx(2 * alone, rel=1e-6)

@@ -1,5 +1,6 @@
 """Every number of inputs and several weighted draws in one step: the same bound, with less noise or tighter."""
 
+import copy
 import dataclasses
 import json
 
@@ -9,8 +10,9 @@ from torch import nn
 from variants import TINY, VARIANTS, with_spoiled_statistics
 
 from fusionvae_model import Bound, FusionVAEError, build_model
-from fusionvae_model.layers import SqueezeExcitation
-from fusionvae_model.objective import negative_elbo
+from fusionvae_model import step as step_module
+from fusionvae_model.layers import Cells, SqueezeExcitation
+from fusionvae_model.objective import batch_norm_regularizer, negative_elbo
 
 BOTH = ("every_k=true", "importance_samples=3", "beta_fraction=0.5")
 
@@ -210,3 +212,27 @@ def test_the_best_of_the_priors_draws_has_inputs(quick_trainer, monkeypatch):
     for step in range(60):
         trainer.state._best_of_prior(batch, step, slice(0, 12))
     assert set(asked) == {1, 2, 3}
+
+
+def test_both_regularisers_join_the_loss_with_their_weight(quick_trainer):
+    regularised, plain = (quick_trainer(overrides=(f"regularization={weight}",)) for weight in (2, 0))
+    spectral = copy.deepcopy(regularised.state.spectral)(regularised.state.weights.compute())
+    expected = 2 * float((spectral + batch_norm_regularizer(regularised.model)).detach())
+    losses = [float(trainer.train_step(trainer.batch(0), 0)["loss"]) for trainer in (regularised, plain)]
+    assert losses[0] - losses[1] == pytest.approx(expected, rel=1e-3)
+
+
+def test_every_step_and_every_purpose_has_noise_of_its_own(quick_trainer, generators_of):
+    trainer = quick_trainer(seed=4, overrides=("every_k=true", "prior_draws=2", "beta_fraction=0"))
+    batch, asked = trainer.batch(0), generators_of(step_module)
+    for step in (0, 1):
+        trainer.train_step(batch, step)
+    assert len(set(asked)) == len(asked) == 6
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_cells_are_computed_again_where_that_is_asked_for(recompute, quick_trainer):
+    trainer = quick_trainer(overrides=(f"recompute_activations={str(recompute).lower()}",))
+    chains = [module for module in trainer.model.modules() if isinstance(module, Cells)]
+    assert len(chains) > 2
+    assert all(chain.recomputes == recompute for chain in chains)

@@ -140,3 +140,17 @@ def test_weight_average_follows_its_law():
     average.update(20, NO)
     adamax.parameters.values.copy_(average.state["weights"])
     torch.testing.assert_close(named["gain"].detach(), expected)
+
+
+def test_muon_decays_weights_by_their_gradients():
+    decayed, plain = parameters(), parameters()
+    optimizers = Muon(decayed, eps=1e-3, weight_decay=0.3), Muon(plain, eps=1e-3, weight_decay=0)
+    set_gradients(decayed, 1)
+    set_gradients(plain, 1)
+    for parameter in plain.values():
+        parameter.grad = parameter.grad + 0.3 * parameter.detach()
+    for optimizer in optimizers:
+        optimizer.learning_rate.fill_(0.1)
+        optimizer.step(optimizer.parameters.gradient(), YES)
+    for name, parameter in decayed.items():
+        torch.testing.assert_close(parameter, plain[name], rtol=1e-5, atol=1e-5)

@@ -85,6 +85,9 @@ def test_two_processes_agree_with_one(run_of_two):
     for line, reference in zip(timeless(two), timeless(one), strict=True):
         near = {"active_units_per_group": 1}  # of latents whose variance is next to the bound
         assert line == {key: pytest.approx(value, rel=2e-3, abs=near.get(key)) for key, value in reference.items()}
+    summary, expected = (json.loads((run / "training.json").read_text()) for run in (two, one))
+    for gap in ("train_eval_gap_nats", "train_eval_gap_nats_after_reestimation"):
+        assert summary[gap] == pytest.approx(expected[gap], abs=0.1)
 
 
 def test_only_the_first_process_writes_and_speaks(run_of_two):
@@ -175,3 +178,25 @@ def test_passes_are_part_of_the_run(quick_train, tmp_path):
     quick_train(tmp_path / "run", accumulate=2, epochs=1)
     with pytest.raises(FusionVAEError, match="accumulate: 2 there, 1 asked for"):
         quick_train(tmp_path / "run", epochs=1, resume=True)
+
+
+def test_groups_are_balanced_by_the_mean_over_all_passes_of_all_processes(quick_trainer):
+    class Elsewhere(Processes):
+        def mean(self, values):
+            return values + 7 if values.shape == (2,) else values
+
+    trainer = quick_trainer(accumulate=2)
+    trainer.state.processes = Elsewhere()
+    trainer.state.guard.remember()
+    kl = trainer.state._kl_of_all_passes(trainer.batch(0), 0, ALONE.shares(12, 2))
+    assert kl.min() > 7
+
+
+def test_processes_agree_on_what_each_has_measured(quick_trainer, monkeypatch):
+    class Slower(Processes):
+        def agree(self, value):
+            return 5.0
+
+    trainer = quick_trainer()
+    trainer.processes = Slower()
+    assert trainer._measure(lambda batch, k: torch.zeros(()), 0.0) == 5.0

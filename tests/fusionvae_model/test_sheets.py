@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fusionvae_model import FusionVAE, FusionVAEError
 from fusionvae_model.sheets import (
@@ -307,3 +307,13 @@ def test_uncertainty_is_the_deviation_of_the_hypotheses_themselves():
     """Not an estimate for others: of two that could not differ more it is a half, the end of its scale."""
     fusion = Fusion(torch.zeros(0, 1, 2, 2), torch.stack((torch.zeros(1, 2, 2), torch.ones(1, 2, 2))))
     assert torch.equal(fusion.standard_deviation, torch.full((1, 2, 2), FULL_SCALE))
+
+
+@pytest.mark.parametrize(("size", "method"), [((100, 8), Image.Resampling.BICUBIC), ((100, 40), Image.Resampling.BOX)])
+def test_a_picture_grows_smoothly_if_its_short_side_must(size, method, config, tmp_path):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, size[::-1], dtype=np.uint8))
+    picture.save(tmp_path / "wide.png")
+    side = config.image_size
+    expected = np.asarray(ImageOps.fit(picture, (side, side), method)) / 255
+    (seen,) = read_inputs([tmp_path / "wide.png"], config)[0]
+    np.testing.assert_allclose(seen[0].numpy(), expected, atol=1e-6)

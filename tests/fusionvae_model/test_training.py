@@ -6,14 +6,18 @@ import os
 import shutil
 import signal
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import QUICK
 from PIL import Image
 
-from fusionvae_model import FusionVAE, FusionVAEError, TrainConfig, trainer
+from fusionvae_model import FusionVAE, FusionVAEError, TrainConfig, trainer, training
+from fusionvae_model.batch_statistics import reestimate_batch_norm
 from fusionvae_model.data import TrainingSet
 from fusionvae_model.objective import beta
+from fusionvae_model.processes import Processes
 from fusionvae_model.run_checkpoints import finished_checkpoints
 from fusionvae_model.step import TrainingStep, build_seeded, learning_rate
 from fusionvae_model.trainer import Trainer
@@ -632,3 +636,79 @@ def test_weights_of_another_architecture_are_no_start(quick_train, finished_run,
     with pytest.raises(FusionVAEError, match="is not a folder with a model"):
         quick_train(tmp_path / "run", initial_weights=tmp_path / "nothing")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_by_minutes_follows_the_schedules_of_its_own_length(quick_train, tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "measure_step_seconds", lambda self, *, seconds: 20 * 60)
+    monkeypatch.setattr(Trainer, "measure_pass_seconds", lambda self: 0.0)
+    quick_train(tmp_path / "run", minutes=100, log_every=1)
+    rates = [line["learning_rate"] for line in lines(tmp_path / "run")]
+    assert 2 <= len(rates) <= 5
+    assert rates == pytest.approx(
+        [learning_rate(step, len(rates), QUICK.train) for step in range(len(rates))], rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(("agreed", "steps"), [(None, 10), (300.0, 5)])
+def test_a_plan_by_minutes_counts_what_has_passed_and_is_the_same_in_all_processes(
+    agreed, steps, quick_trainer, monkeypatch
+):
+    class Others(Processes):
+        def agree(self, value):
+            return value if agreed is None else agreed
+
+    asked, clock = [], iter((0.0, 600.0))
+    monkeypatch.setattr(Trainer, "measure_step_seconds", lambda self, *, seconds: asked.append(seconds) or 60.0)
+    monkeypatch.setattr(Trainer, "measure_pass_seconds", lambda self: 0.0)
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    assert quick_trainer(minutes=20, processes=Others()).run.total_steps == steps
+    assert asked == [20.0]
+
+
+def test_little_of_a_short_run_goes_into_measuring_a_step(quick_trainer, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Trainer, "measure_step_seconds", lambda self, *, seconds: asked.append(seconds) or 60.0)
+    monkeypatch.setattr(Trainer, "measure_pass_seconds", lambda self: 0.0)
+    quick_trainer(minutes=2)
+    assert asked == [6.0]
+
+
+def test_the_average_of_the_weights_knows_the_step(quick_trainer):
+    trainer, asked = quick_trainer(overrides=("ema=0.9",)), []
+    update = trainer.state.average.update
+    trainer.state.average.update = lambda step, accept: asked.append(step) or update(step, accept)
+    for step in range(3):
+        trainer.train_step(trainer.batch(step), step)
+    assert asked == [0, 1, 2]
+
+
+def test_batch_statistics_are_those_of_the_averaged_weights(quick_trainer):
+    trainer = quick_trainer(overrides=("ema=0.9",))
+    for step in range(8):
+        trainer.train_step(trainer.batch(step), step)
+    trainer.finish()
+    model = FusionVAE.from_pretrained(trainer.output)
+    remembered = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    total = trainer.run.total_steps
+    reestimate_batch_norm(model, [trainer.batch(total + i, num_inputs=i % 4) for i in range(4)], seed=0)
+    for name, buffer in model.named_buffers():
+        torch.testing.assert_close(buffer, remembered[name], rtol=1e-3, atol=1e-4)
+
+
+def test_the_time_of_a_resumed_run_is_that_of_all_its_parts(quick_train, quick_trainer):
+    trainer = quick_trainer()
+    trainer.output.mkdir()
+    (trainer.output / "run.json").write_text(json.dumps(trainer.run.to_dict()))
+    trainer.log.add(trainer.train_step(trainer.batch(0), 0), 12, 0)
+    trainer.step, trainer.seconds = 1, 1000.0
+    trainer.save_checkpoint()
+    assert quick_train(trainer.output, resume=True)["seconds"] > 1000
+
+
+def test_checkpoints_keep_their_distance_to_the_last(quick_trainer, monkeypatch):
+    run, saved = quick_trainer(), []
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: 50.0 * run.step))
+    monkeypatch.setattr(run, "save_checkpoint", lambda must=True: saved.append(run.step) or True)
+    run.output.mkdir()
+    run.train(log_every=100, checkpoint_seconds=120)
+    assert saved == [3, 6, 8]
