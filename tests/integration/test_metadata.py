@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 PACKAGES = {
     "fusion-datasets": "fusion_datasets",
@@ -79,3 +81,20 @@ def test_torch_is_bounded_alike_everywhere(repository: Path) -> None:
 
 def test_data_sets_need_no_torch(repository: Path) -> None:
     assert not any(line.startswith("torch") for line in declared(repository, "fusion-datasets")["dependencies"])
+
+
+def test_the_lowest_versions_to_try_are_those_that_are_declared(repository: Path) -> None:
+    lines = [
+        line
+        for folder in PACKAGES
+        for project in [declared(repository, folder)]
+        for group in [project["dependencies"], *project.get("optional-dependencies", {}).values()]
+        for line in group
+        if "==" not in line
+    ]
+    least = {re.split(r"[><,]", line)[0]: re.split(r"[><=,]+", line)[1] for line in lines}
+    stated = (repository / "tools" / "lowest-versions.txt").read_text("utf-8").splitlines()
+    pinned = dict(line.split("==") for line in stated if not line.startswith("#"))
+    assert sorted(pinned) == sorted(least)
+    for name, version in least.items():
+        assert Version(pinned[name]) in SpecifierSet(f"=={version}.*"), name
