@@ -14,7 +14,7 @@ from fusionvae_model import FusionVAE
 from fusionvae_model.checkpoint import BOX, model_folder, read_training_summary
 
 RESULTS = Path(__file__).parents[2] / "results"
-IN_THE_BOX = {"fusion-mnist-muon-mean": "fusion-mnist"}
+IN_THE_BOX = {"fusion-mnist-muon-42-both": "fusion-mnist"}
 """Whose weights come with the package, and so stand there alone."""
 
 
