@@ -189,6 +189,10 @@ def test_compiled_step_is_the_plain_one(overrides, quick_trainer, monkeypatch):
         )
 
 
+SHALLOW = ("preprocessing_blocks=1", "groups_per_scale=[2]")
+"""One cell of each kind but two of the encoder's; kernels of more take minutes to compile."""
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize(
@@ -202,7 +206,7 @@ def test_fused_kernels_give_the_plain_gradient(device, tolerance, quick_trainer)
     """The kernels as they are used; a loss after a few steps tells too little of the gradient."""
     gradients = []
     for choice in (False, True):
-        trainer = quick_trainer(device=device, compile_code=choice)
+        trainer = quick_trainer(device=device, compile_code=choice, overrides=SHALLOW)
         trainer.train_step(trainer.batch(0, num_inputs=1), 0)
         gradients.append(trainer.state.parameters.gradient().clone())
     plain, fused = gradients
