@@ -114,3 +114,22 @@ class Faltering(Toy):
         if os.environ["TOY_FAILURE"] == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         return super().log_importance_weights(*args, num_inputs=num_inputs, **kwargs) * torch.nan
+
+
+class Multiplying:
+    """Its weights and images are products of matrices; it remembers of which type they were."""
+
+    def __init__(self):
+        self.types = []
+
+    def product(self, count):
+        values = torch.full((count, 8), 1 / 3) @ torch.full((8, 1), 1 / 7)
+        self.types.append(values.dtype)
+        return values
+
+    def log_importance_weights(self, target, inputs, *, num_samples, generator=None):
+        return self.product(len(target) * num_samples).view(len(target), num_samples)
+
+    def sample(self, inputs, *, num_samples, generator=None):
+        shape = (len(inputs), num_samples, 1, 1, 1)
+        return self.product(len(inputs) * num_samples).view(shape).expand(*shape[:3], *inputs.shape[-2:])

@@ -21,9 +21,9 @@ class Bright(Toy):
         torch.nn.init.constant_(self.level, level)
 
 
-def score(path, model, *, precision="32", **changes):
+def score(path, model, *, num_samples=40, precision="32", **changes):
     data = MemoryData(**changes)
-    result = evaluate(model, data, 40, precision=precision, name=path.stem)
+    result = evaluate(model, data, num_samples, precision=precision, name=path.stem)
     write_result(result, path)
     write_per_image(result, data, per_image_path(path))
     return result
@@ -287,11 +287,8 @@ def test_scores_without_marks_are_known_by_their_means(tmp_path):
 
 @pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
 def test_other_numbers_of_samples_are_noted_whichever_comes_first(tmp_path, names):
-    data = MemoryData()
     for name, num_samples in (("a", 3), ("b", 5)):
-        result = evaluate(Toy(), data, num_samples, name=name)
-        write_result(result, tmp_path / f"{name}.json")
-        write_per_image(result, data, per_image_path(tmp_path / f"{name}.json"))
+        score(tmp_path / f"{name}.json", Toy(), num_samples=num_samples)
     done = compare(*(tmp_path / f"{name}.json" for name in names))
     assert done.exit_code == 0, done.output
     assert "S differs" in done.stdout

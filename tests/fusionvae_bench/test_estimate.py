@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from solvable import LinearGaussian, OneAtATime, images
-from stand_ins import Toy
+from stand_ins import Multiplying, Toy
 
 from fusionvae_bench import estimate_draws, estimate_nll
 from fusionvae_bench.errors import BenchError, DataError, ModelError, NonFiniteWeightError
@@ -201,25 +201,6 @@ def test_samples_outside_the_unit_interval_are_refused(value):
 
     with pytest.raises(ModelError, match=r"expected means of p\(y\|x,z\) in \[0, 1\]"):
         estimate_draws(Wild(), torch.rand(2, 1, 6, 6), torch.rand(2, 1, 1, 6, 6), 4)
-
-
-class Multiplying:
-    """Its weights and images are products of matrices; it remembers of which type they were."""
-
-    def __init__(self):
-        self.types = []
-
-    def product(self, count):
-        values = torch.full((count, 8), 1 / 3) @ torch.full((8, 1), 1 / 7)
-        self.types.append(values.dtype)
-        return values
-
-    def log_importance_weights(self, target, inputs, *, num_samples, generator=None):
-        return self.product(len(target) * num_samples).view(len(target), num_samples)
-
-    def sample(self, inputs, *, num_samples, generator=None):
-        shape = (len(inputs), num_samples, 1, 1, 1)
-        return self.product(len(inputs) * num_samples).view(shape).expand(*shape[:3], *inputs.shape[-2:])
 
 
 @pytest.mark.parametrize(("precision", "expected"), [("32", torch.float32), ("bf16", torch.bfloat16)])

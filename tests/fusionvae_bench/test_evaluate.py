@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.lib.recfunctions import structured_to_unstructured
-from stand_ins import Config, MemoryData, Toy
-from test_estimate import Multiplying
+from stand_ins import Config, MemoryData, Multiplying, Toy
 
 from fusionvae_bench import estimate_nll, evaluate, read_result, write_result
 from fusionvae_bench.errors import DataError, ModelError, NonFiniteWeightError, ResultError
@@ -526,14 +525,10 @@ def test_later_processes_wait_until_the_first_has_said_whose_tiles_these_are(tmp
     assert not later.is_alive()
 
 
-def test_a_full_disk_leaves_no_half_tile(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_half_tile(tmp_path, full_disk):
     result = evaluate(Toy(), MemoryData(), 2, 5)
     store, tile = TileStore(tmp_path, "ours"), Tile(0, 0, 20, 20)
-
-    def full(_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
+    full_disk()
     with pytest.raises(ResultError, match="No space left"):
         store.write(tile, SimpleNamespace(scores=result.per_image, calibration=np.zeros(1), seconds=1.0))
     assert tile not in store

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusionvae_bench.metrics import bits_per_dim, entropy_floor, nats_from_bits_per_dim, paired_gain
+from fusionvae_bench.metrics import bits_per_dim, entropy_floor, nats_from_bits_per_dim
+from fusionvae_bench.shared_draws import paired_gain
 
 
 @given(nats=st.floats(-1e4, 1e4), num_dims=st.integers(1, 10**6))

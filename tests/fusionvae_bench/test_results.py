@@ -1,7 +1,6 @@
 import csv
 import dataclasses
 import json
-import os
 import shutil
 
 import numpy as np
@@ -132,13 +131,9 @@ def test_per_image_scores_average_to_the_result(result, tmp_path):
     assert rows[0]["pareto_k"] == ""
 
 
-def test_a_full_disk_does_not_cost_the_earlier_result(result, tmp_path, monkeypatch):
+def test_a_full_disk_does_not_cost_the_earlier_result(result, tmp_path, full_disk):
     write_result(result, tmp_path / "r.json")
-
-    def full(_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
+    full_disk()
     with pytest.raises(ResultError, match="No space left"):
         write_result(dataclasses.replace(result, seed=1), tmp_path / "r.json")
     assert read_result(tmp_path / "r.json") == result

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from fusionvae_bench.metrics import DrawErrors, calibration_sums, paired_gain
+from fusionvae_bench.metrics import DrawErrors, calibration_sums
+from fusionvae_bench.shared_draws import paired_gain
 from fusionvae_bench.summary import calibration_bins, input_gains, summarise
 from fusionvae_bench.tiles import SCORE
 

@@ -10,10 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import QUICK
 from PIL import Image
 
-from fusionvae_model import FusionVAE, FusionVAEError, TrainConfig, trainer, training
+from fusionvae_model import PRESETS, FusionVAE, FusionVAEError, TrainConfig, trainer, training
 from fusionvae_model.batch_statistics import reestimate_batch_norm
 from fusionvae_model.data import TrainingSet
 from fusionvae_model.objective import beta
@@ -638,14 +637,14 @@ def test_weights_of_another_architecture_are_no_start(quick_train, finished_run,
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_by_minutes_follows_the_schedules_of_its_own_length(quick_train, tmp_path, monkeypatch):
+def test_a_run_by_minutes_follows_the_schedules_of_its_own_length(quick_train, quick_preset, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "measure_step_seconds", lambda self, *, seconds: 20 * 60)
     monkeypatch.setattr(Trainer, "measure_pass_seconds", lambda self: 0.0)
     quick_train(tmp_path / "run", minutes=100, log_every=1)
     rates = [line["learning_rate"] for line in lines(tmp_path / "run")]
     assert 2 <= len(rates) <= 5
     assert rates == pytest.approx(
-        [learning_rate(step, len(rates), QUICK.train) for step in range(len(rates))], rel=1e-5
+        [learning_rate(step, len(rates), PRESETS[quick_preset].train) for step in range(len(rates))], rel=1e-5
     )
 
 

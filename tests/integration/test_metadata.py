@@ -25,6 +25,13 @@ def declared(repository: Path, folder: str) -> dict[str, Any]:
     return tomllib.loads((repository / "packages" / folder / "pyproject.toml").read_text("utf-8"))["project"]
 
 
+def requirements(repository: Path) -> list[str]:
+    """What the packages need, extras included."""
+    projects = [declared(repository, folder) for folder in PACKAGES]
+    groups = [[project["dependencies"], *project.get("optional-dependencies", {}).values()] for project in projects]
+    return [line for of_project in groups for group in of_project for line in group]
+
+
 @pytest.mark.parametrize(("folder", "module"), PACKAGES.items())
 def test_package_says_what_it_is(repository: Path, folder: str, module: str) -> None:
     project = declared(repository, folder)
@@ -53,11 +60,7 @@ def test_versions_in_lockstep(repository: Path) -> None:
     projects = [declared(repository, folder) for folder in PACKAGES]
     (version,) = {project["version"] for project in projects}
     names = {project["name"] for project in projects}
-    extras = [
-        line for project in projects for group in project.get("optional-dependencies", {}).values() for line in group
-    ]
-    dependencies = [line for project in projects for line in project["dependencies"]] + extras
-    siblings = [line for line in dependencies if re.split(r"[\[=<>~! ]", line)[0] in names]
+    siblings = [line for line in requirements(repository) if re.split(r"[\[=<>~! ]", line)[0] in names]
     assert siblings
     assert all(line.endswith(f"=={version}") for line in siblings), siblings
     citation = (repository / "CITATION.cff").read_text("utf-8")
@@ -66,14 +69,7 @@ def test_versions_in_lockstep(repository: Path) -> None:
 
 
 def test_torch_is_bounded_alike_everywhere(repository: Path) -> None:
-    lines = [
-        line
-        for folder in PACKAGES
-        for project in [declared(repository, folder)]
-        for group in [project["dependencies"], *project.get("optional-dependencies", {}).values()]
-        for line in group
-        if re.match(r"torch\b", line)
-    ]
+    lines = [line for line in requirements(repository) if re.match(r"torch\b", line)]
     assert len(lines) >= 3
     (only,) = set(lines)
     assert re.fullmatch(r"torch>=[\d.]+,<[\d.]+", only)
@@ -84,14 +80,7 @@ def test_data_sets_need_no_torch(repository: Path) -> None:
 
 
 def test_the_lowest_versions_to_try_are_those_that_are_declared(repository: Path) -> None:
-    lines = [
-        line
-        for folder in PACKAGES
-        for project in [declared(repository, folder)]
-        for group in [project["dependencies"], *project.get("optional-dependencies", {}).values()]
-        for line in group
-        if "==" not in line
-    ]
+    lines = [line for line in requirements(repository) if "==" not in line]
     least = {re.split(r"[><,]", line)[0]: re.split(r"[><=,]+", line)[1] for line in lines}
     stated = (repository / "tools" / "lowest-versions.txt").read_text("utf-8").splitlines()
     pinned = dict(line.split("==") for line in stated if not line.startswith("#"))

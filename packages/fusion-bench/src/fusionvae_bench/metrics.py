@@ -127,28 +127,7 @@ def calibration_sums(errors: DrawErrors, target: Tensor, num_bins: int) -> NDArr
     )
 
 
-@dataclass(frozen=True)
-class Gain:
-    """What a change brings, image by image.
-
-    Attributes:
-        mean: average decrease; positive is better.
-        standard_error: of ``mean``, from the paired differences; NaN for a single image.
-        share_improved: share of the images that decrease, in [0, 1].
-    """
-
-    mean: float
-    standard_error: float
-    share_improved: float
-
-
 def mean_and_standard_error(values: NDArray[np.float64]) -> tuple[float, float]:
     """Return the mean of [b] values and its standard error over images (NaN for one image)."""
     error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
     return float(values.mean()), error
-
-
-def paired_gain(before: NDArray[np.float64], after: NDArray[np.float64]) -> Gain:
-    """Compare two losses of the same images, [b] each."""
-    difference = before - after
-    return Gain(*mean_and_standard_error(difference), share_improved=float((difference > 0).mean()))

@@ -7,6 +7,7 @@ lucky pool makes MSE_min smaller for all of them. Cluster sampling (Cochran 1977
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,21 @@ from fusionvae_bench.tiles import TILE_ROWS
 
 FEWEST_TILES = 10
 """Groups of images that share draws, from which on their own spread tells how far their mean may be off."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a change brings, image by image.
+
+    Attributes:
+        mean: average decrease; positive is better.
+        standard_error: of ``mean``, from the paired differences; NaN for a single image.
+        share_improved: share of the images that decrease, in [0, 1].
+    """
+
+    mean: float
+    standard_error: float
+    share_improved: float
 
 
 def with_shared_draws(metric: str, by_num_inputs: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
@@ -57,3 +73,25 @@ def spread_of_mean(
         return alone, count - 1
     variance = alone + together - apart
     return variance, variance**2 / (together**2 / freedom + (alone**2 + apart**2) / (count - 1))
+
+
+def standard_error(
+    values: NDArray[np.float64], rows: Sequence[int], shared: NDArray[np.float64] | None = None
+) -> float:
+    """Return the standard error of the mean of [n] values, whose arguments :func:`spread_of_mean` explains."""
+    return float(np.sqrt(spread_of_mean(values, rows, shared)[0]))
+
+
+def paired_gain(
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
+    rows: Sequence[int] = (),
+    shared: NDArray[np.float64] | None = None,
+) -> Gain:
+    """Compare two losses of the same images, [b] each; ``rows`` and ``shared`` as :func:`spread_of_mean` takes them."""
+    difference = before - after
+    return Gain(
+        mean=float(difference.mean()),
+        standard_error=standard_error(difference, rows, shared),
+        share_improved=float((difference > 0).mean()),
+    )

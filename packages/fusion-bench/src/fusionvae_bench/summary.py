@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import compress, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fusionvae_bench.importance import reliable_pareto_k
-from fusionvae_bench.metrics import bits_per_dim, mean_and_standard_error, paired_gain
+from fusionvae_bench.metrics import bits_per_dim, mean_and_standard_error
 from fusionvae_bench.results import CalibrationBin, InputGain, Score
-from fusionvae_bench.shared_draws import spread_of_mean
+from fusionvae_bench.shared_draws import paired_gain, standard_error
 from fusionvae_bench.tiles import Scores
 
 
@@ -34,7 +34,7 @@ def summarise(
     for name in ("mse_min", "mse_one", "mse_mean"):
         values = scores[name].mean(1)
         errors[name] = values.mean()
-        errors[f"{name}_standard_error"] = _error(values, rows, _shared(scores[name], counts))
+        errors[f"{name}_standard_error"] = standard_error(values, rows, _shared(scores[name], counts))
     shapes = scores["pareto_k"]
     unreliable = np.where(np.isnan(shapes), np.nan, shapes > reliable_pareto_k(num_samples))
     values = {
@@ -71,16 +71,16 @@ def input_gains(scores: Scores, counts: tuple[int, ...], *, rows: Sequence[int] 
         if np.isnan(values).any():
             continue
         for column, (before, after) in enumerate(pairwise(counts)):
-            gain = paired_gain(values[:, column], values[:, column + 1])
             shared = values[:, column] if metric == "mse_min" and before == 0 else None
-            error = _error(values[:, column] - values[:, column + 1], rows, shared)
+            gain = paired_gain(values[:, column], values[:, column + 1], rows, shared)
+            error = gain.standard_error if np.isfinite(gain.standard_error) else None
             gains.append(
                 InputGain(
                     before=before,
                     after=after,
                     metric=metric,
                     mean=gain.mean,
-                    standard_error=error if np.isfinite(error) else None,
+                    standard_error=error,
                     share_improved=gain.share_improved,
                 )
             )
@@ -140,17 +140,9 @@ def _error_of_known(values: NDArray[np.float64], counts: Sequence[int], rows: Se
     known = np.asarray(~np.isnan(values).any(1))
     if known.sum() < 2:
         return float("nan")
-    of_known = [row for row, is_known in zip(rows, known.tolist(), strict=False) if is_known]
-    return _error(values[known].mean(1), of_known, _shared(values[known], counts))
+    return standard_error(values[known].mean(1), list(compress(rows, known)), _shared(values[known], counts))
 
 
 def _shared(values: NDArray[np.float64], counts: Sequence[int]) -> NDArray[np.float64] | None:
     """Return the part of the mean over [n, m] columns that comes from draws without inputs, which a tile shares."""
     return values[:, list(counts).index(0)] / len(counts) if 0 in counts else None
-
-
-def _error(values: NDArray[np.float64], rows: Sequence[int], shared: NDArray[np.float64] | None) -> float:
-    """Return the standard error of the mean of [n] values, of which a part may be shared by the images of a tile."""
-    if shared is None or len(rows) < 2:
-        return mean_and_standard_error(values)[1]
-    return float(np.sqrt(spread_of_mean(values, rows, shared)[0]))

@@ -118,7 +118,7 @@ def _fitted(picture: Image.Image, size: tuple[int, int], fit: str) -> Image.Imag
     if fit == "crop":
         return ImageOps.fit(picture, size, method)
     if fit == "pad":
-        if 2 * min(picture.size) * size[0] <= max(picture.size):  # a short side that older Pillows round to nothing
+        if 2 * min(picture.size) * size[0] <= max(picture.size):  # a short side that Pillow rounds to nothing
             width, height = (max(1, round(side / max(picture.size) * size[0])) for side in picture.size)
             picture = picture.resize((width, height), method)
         return ImageOps.pad(picture, size, method, color="black")
